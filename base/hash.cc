@@ -1,0 +1,65 @@
+#include "base/hash.h"
+
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace baton {
+
+Digest256 Sha256(Bytes data) {
+  Digest256 out;
+  unsigned int length = 0;
+  CHECK(EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(out.data()), &length, EVP_sha256(), nullptr) == 1);
+  return out;
+}
+
+Sha256Hasher::Sha256Hasher() : context_(EVP_MD_CTX_new()) {
+  CHECK(context_ != nullptr);
+  CHECK(EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), EVP_sha256(), nullptr) == 1);
+}
+Sha256Hasher::~Sha256Hasher() { EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_)); }
+void Sha256Hasher::Update(Bytes data) {
+  CHECK(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data.data(), data.size()) == 1);
+}
+Digest256 Sha256Hasher::Finish() {
+  Digest256 out;
+  unsigned int length = 0;
+  CHECK(EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_), reinterpret_cast<unsigned char*>(out.data()), &length) == 1);
+  return out;
+}
+
+Result<Digest256> Sha256File(const std::string& path) {
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
+  if (!file) return NotFoundError("cannot open {}: {}", path, std::strerror(errno));
+  Sha256Hasher hasher;
+  std::vector<std::byte> buffer(1_MiB);
+  while (true) {
+    const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get());
+    hasher.Update({buffer.data(), n});
+    if (n < buffer.size()) break;
+  }
+  if (std::ferror(file.get()) != 0) return UnavailableError("cannot read {}: {}", path, std::strerror(errno));
+  return hasher.Finish();
+}
+
+Digest256 HmacSha256(Bytes key, Bytes data) {
+  Digest256 out;
+  unsigned int length = 0;
+  CHECK(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
+             data.size(), reinterpret_cast<unsigned char*>(out.data()), &length) != nullptr);
+  return out;
+}
+
+Digest128 Xxh3(Bytes data) {
+  const XXH128_hash_t h = XXH3_128bits(data.data(), data.size());
+  return {h.low64, h.high64};
+}
+uint64_t Xxh3_64(Bytes data, uint64_t seed) { return XXH3_64bits_withSeed(data.data(), data.size(), seed); }
+
+}  // namespace baton

@@ -1,0 +1,33 @@
+# baton_room(NAME LINK lib...): one static library from every .cc file of the folder (kernels/ and the like
+# included, main.cc left out). Includes are written from the repository's root: "base/status.h".
+function(baton_room name)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  list(FILTER sources EXCLUDE REGEX "/(main\\.cc|fuzz/.*)$")
+  if(NOT sources)
+    add_library(baton_${name} INTERFACE)
+    target_include_directories(baton_${name} INTERFACE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(baton_${name} INTERFACE ${ARG_LINK})
+    return()
+  endif()
+  add_library(baton_${name} STATIC ${sources})
+  target_include_directories(baton_${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_link_libraries(baton_${name} PUBLIC ${ARG_LINK})
+endfunction()
+
+# baton_unit_tests(ROOM LINK lib...): one gtest binary from the folder's *_test.cc files, discovered by ctest.
+function(baton_unit_tests room)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_test.cc ${CMAKE_CURRENT_SOURCE_DIR}/*_support.cc)
+  if(NOT sources)
+    return()
+  endif()
+  set(target baton_${room}_tests)
+  add_executable(${target} ${sources})
+  target_precompile_headers(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests/support/test_pch.h)
+  target_link_libraries(${target} PRIVATE ${ARG_LINK} GTest::gmock_main)
+  target_compile_definitions(${target} PRIVATE
+    BATON_SHARED_DIR="${BATON_SHARED_DIR}" BATON_SOURCE_DIR="${PROJECT_SOURCE_DIR}" BATON_BINARY="${CMAKE_BINARY_DIR}/bin/baton")
+  include(GoogleTest)
+  gtest_discover_tests(${target} TEST_PREFIX "${room}." DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300 LABELS unit)
+endfunction()
