@@ -1,0 +1,62 @@
+// What the gateway needs from the rest of the program: a way to generate, and what to show. The cluster, the one-process
+// server and the tests' fake implement it; the gateway never knows which it talks to.
+#pragma once
+
+#include <kj/async.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/generation.h"
+#include "base/status.h"
+
+namespace baton {
+
+/// The served model as `/v1/models` and `/health` show it.
+struct ModelCard {
+  std::string id;                 // the name clients use
+  uint64_t created_unix_s = 0;
+  uint32_t vocab = 0, max_positions = 0, block_tokens = 64;
+  std::string numerics, kv_dtype, fingerprint_hex;
+};
+
+/// Receives one generation. All calls come on the gateway's loop thread, in order; OnEnd exactly once, last, and not after
+/// the handle was destroyed.
+class GenerationSink {
+ public:
+  virtual ~GenerationSink() = default;
+  /// Called before the first token with what is known of the route (`x-baton-route`); may be called again after a move.
+  virtual void OnRoute(const std::string& route) = 0;
+  virtual void OnToken(const TokenEvent& event) = 0;
+  virtual void OnEnd(FinishReason reason, const RequestStats& stats) = 0;
+  /// The generation failed for good: kExhausted (429 or 503: see retry_after_s), kUnavailable (503), kInvalid (400), kDeadline.
+  virtual void OnError(const Status& status, double retry_after_s) = 0;
+};
+
+/// One running generation. Destroying it cancels: workers free its blocks within 100 ms.
+class GenerationHandle {
+ public:
+  virtual ~GenerationHandle() = default;
+};
+
+/// Thread: the gateway's loop.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const ModelCard& card() const = 0;
+  /// Starts a generation; `sink` must outlive the handle.
+  virtual std::unique_ptr<GenerationHandle> Generate(GenerateRequest request, GenerationSink& sink) = 0;
+  /// Ok when requests can be served; otherwise why not (loading, draining, no worker of a role).
+  virtual Status Health() = 0;
+  /// JSON text: workers, roles, loads, index, the last decisions.
+  virtual kj::Promise<std::string> ClusterJson() = 0;
+  /// JSON text: the route a prompt would take and every term in seconds, without taking it.
+  virtual kj::Promise<std::string> ExplainRoute(std::vector<TokenId> prompt, std::string tenant) = 0;
+  /// Prometheus text of the whole cluster as far as this process knows it.
+  virtual kj::Promise<std::string> MetricsText() = 0;
+  /// Stops giving the worker new requests; kNotFound for an unknown id.
+  virtual kj::Promise<Status> Drain(WorkerId worker) = 0;
+};
+
+}  // namespace baton

@@ -1,0 +1,107 @@
+// The engine: requests in, tokens out, one Forward a step over all that run. Continuous batching with chunked prefill under
+// a token budget. Step() is a plain function: a thread calls it in production, a virtual timer in simulation.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/block_key.h"
+#include "base/clock.h"
+#include "base/generation.h"
+#include "base/hash.h"
+#include "base/ids.h"
+#include "base/status.h"
+#include "kvstore/block_pool.h"
+#include "model/model.h"
+
+namespace baton {
+
+struct EngineConfig {
+  uint32_t max_running = 64;           // sequences in the batch
+  uint32_t max_waiting = 1024;         // more are refused with kExhausted
+  uint32_t step_token_budget = 512;    // tokens a step, decode rows first, the rest for prefill chunks
+  uint32_t prefill_chunk_tokens = 256; // of one sequence in one step
+};
+
+/// A block that became full, or was found in the pool, in a prefill that is handed off or written behind.
+struct SealedBlock {
+  BlockId block;        // with a reference for the receiver of this event, who must Unref
+  BlockKey key, parent;
+  Digest128 digest;
+  uint32_t depth = 0;   // index in the request's chain
+  std::vector<TokenId> tokens;
+};
+
+/// Called on the thread that calls Step(). Must not block.
+class EngineListener {
+ public:
+  virtual ~EngineListener() = default;
+  virtual void OnToken(RequestId id, const TokenEvent& event) = 0;
+  /// Exactly once a request, last. `stats` are final; reason kError carries `status`.
+  virtual void OnEnd(RequestId id, FinishReason reason, const RequestStats& stats, const Status& status) = 0;
+  /// A full block was computed here (not merely found): write it behind.
+  virtual void OnSealed(RequestId id, SealedBlock block) = 0;
+  /// Only for requests with push_layers: layer `layer` of positions [begin, end) of the request's sequence is written in
+  /// `blocks` (the request's blocks in order, all of them); they stay referenced until the request's OnEnd returned and
+  /// the listener called Engine::ReleaseHeld(id).
+  virtual void OnLayer(RequestId id, uint32_t layer, uint32_t begin, uint32_t end, const std::vector<BlockId>& blocks) = 0;
+};
+
+struct EngineRequest {
+  GenerateRequest request;
+  BlockKey root;                       // of the request's key chain (RootKey with its tenant)
+  /// Blocks that already hold the KV of positions [0, ready_tokens), found in the pool, fetched from the store or landed
+  /// from a prefill worker; the engine takes over one reference each. May cover more positions than are ready (reserved).
+  std::vector<BlockId> blocks;
+  uint32_t ready_tokens = 0;
+  uint32_t cached_tokens = 0;          // of these, how many came from a cache: for the stats
+  /// The prompt was computed elsewhere and this is the token that followed (sampled there by the same function); it has
+  /// already been sent. ready_tokens must then be prompt.size(). OnToken is not called for it.
+  std::optional<TokenEvent> first_token;
+  bool prefill_only = false;           // ends after the first token (a prefill worker's request): reason kNone, token given
+  bool push_layers = false;            // report OnLayer
+  bool use_pool = true;                // look up and publish full blocks in the pool
+};
+
+struct EngineLoad {
+  uint32_t running = 0, waiting = 0;
+  uint64_t queued_prefill_tokens = 0;
+  double step_s = 0, prefill_tokens_per_s = 0, decode_step_s = 0;  // smoothed measurements, 0 = not yet
+};
+
+/// Thread: Submit, Cancel, ReleaseHeld, load from any; Step from one.
+class Engine {
+ public:
+  static std::unique_ptr<Engine> Create(const EngineConfig& config, Model& model, BlockPool& pool, EngineListener& listener,
+                                        const Clock& clock);
+  virtual ~Engine() = default;
+  /// Errors: kInvalid (empty prompt, too long, bad sampling value: names it), kExhausted (queue full). On error the caller
+  /// keeps its block references.
+  virtual Status Submit(EngineRequest request) = 0;
+  /// Idempotent; OnEnd(kCancelled) follows at the next step unless the request has ended.
+  virtual void Cancel(RequestId id) = 0;
+  virtual void ReleaseHeld(RequestId id) = 0;
+  /// One step; false when there was nothing to do.
+  virtual bool Step() = 0;
+  /// Sleeps until Submit/Cancel gave something to do, or `timeout`.
+  virtual void WaitForWork(Duration timeout) = 0;
+  virtual EngineLoad load() const = 0;
+};
+
+/// Runs an engine's Step on its own thread until destroyed; destruction ends every request with kCancelled.
+class EngineThread {
+ public:
+  explicit EngineThread(Engine& engine);
+  ~EngineThread();
+  EngineThread(const EngineThread&) = delete;
+  EngineThread& operator=(const EngineThread&) = delete;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace baton
