@@ -60,7 +60,7 @@ class KeyReader {
     const std::string key = prefix_ + std::string(name);
     Result<uint64_t> value = file_.GetCount(key).ok() ? EqualElements(key) : file_.GetUint(key);
     if (!value.ok()) return Fail(value.status());
-    if (*value > UINT32_MAX) return Fail(InvalidError("key '{}' is {}, which is absurd", key, *value));
+    if (*value > UINT32_MAX) return Fail(InvalidError("{}: key '{}' is {}, which is absurd", file_.path(), key, *value));
     return static_cast<uint32_t>(*value);
   }
   uint32_t CountOr(std::string_view name, uint32_t absent) { return Has(name) ? Count(name) : absent; }
@@ -83,9 +83,9 @@ class KeyReader {
   Result<uint64_t> EqualElements(const std::string& key) const {
     ASSIGN_OR_RETURN(const std::vector<int64_t> values, file_.GetInts(key));
     for (const int64_t value : values) {
-      if (value != values.front()) return InvalidError("key '{}' differs between layers, which is not supported", key);
+      if (value != values.front()) return InvalidError("{}: key '{}' differs between layers, which is not supported", file_.path(), key);
     }
-    if (values.empty() || values.front() < 0) return InvalidError("key '{}' has no usable element", key);
+    if (values.empty() || values.front() < 0) return InvalidError("{}: key '{}' has no usable element", file_.path(), key);
     return static_cast<uint64_t>(values.front());
   }
   uint32_t Fail(Status status) {
@@ -102,7 +102,7 @@ class KeyReader {
 Result<TokenId> ReadTokenId(const GgufFile& file, std::string_view key) {
   ASSIGN_OR_RETURN(const int64_t id, file.GetInt(key));
   if (id == -1 || id == int64_t{UINT32_MAX}) return TokenId{-1};
-  if (id < 0 || id > INT32_MAX) return InvalidError("key '{}' is {}, which is no token", key, id);
+  if (id < 0 || id > INT32_MAX) return InvalidError("{}: key '{}' is {}, which is no token", file.path(), key, id);
   return static_cast<TokenId>(id);
 }
 
@@ -147,6 +147,7 @@ Status ReadDivisors(const GgufFile& file, ModelInfo& info) {
 
 Result<ModelInfo> ReadInfo(const GgufFile& file) {
   ModelInfo info;
+  if (!file.Has("general.architecture")) return InvalidError("{}: key 'general.architecture' is missing", file.path());
   ASSIGN_OR_RETURN(const std::string_view architecture, file.GetString("general.architecture"));
   if (architecture != "llama" && architecture != "qwen2") {
     return InvalidError("{}: architecture '{}' is not supported; {} are", file.path(), Printable(architecture), kSupportedArchitectures);
@@ -170,6 +171,9 @@ Result<ModelInfo> ReadInfo(const GgufFile& file) {
   const uint64_t rows = embedding->shape.size() < 2 ? 1 : embedding->shape[embedding->shape.size() - 2];
   if (rows > UINT32_MAX) return InvalidError("{}: a vocabulary of {} is absurd", file.path(), rows);
   info.vocab = static_cast<uint32_t>(rows);
+  if (const Result<uint64_t> tokens = file.GetCount("tokenizer.ggml.tokens"); tokens.ok() && *tokens > rows) {
+    return InvalidError("{}: the tokenizer has {} tokens and the embedding {} rows", file.path(), *tokens, rows);
+  }
   RETURN_IF_ERROR(ReadTokenIds(file, info));
   RETURN_IF_ERROR(ReadDivisors(file, info).WithContext(file.path()));
   RETURN_IF_ERROR(CheckFeatures(keys, info).WithContext(file.path()));

@@ -22,6 +22,12 @@ const Json* FindValue(const Json& object, const std::string& key) {
   return it == object.end() || it->is_null() ? nullptr : &*it;
 }
 
+/// False too where the question cannot be answered; the opening that follows then says why.
+bool Exists(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
 /// Reads keys of one object; remembers the first error so that the reading stays a list.
 class ConfigReader {
  public:
@@ -186,7 +192,7 @@ Result<WeightSource> ReadConfig(const fs::path& folder, bool* nested) {
   RETURN_IF_ERROR(CheckFeatures(config, *text));
   Json generation = Json::object();
   const std::string generation_path = (folder / "generation_config.json").string();
-  if (fs::exists(generation_path)) {
+  if (Exists(generation_path)) {
     ASSIGN_OR_RETURN(generation, ReadJsonObject(generation_path, kMaxConfigBytes));
   }
   RETURN_IF_ERROR(ReadTokenIds({&generation, text, &config}, info));
@@ -251,7 +257,7 @@ Status AddShards(const fs::path& folder, bool nested, WeightSource& source) {
 
 Result<WeightSource> ReadHfWeights(const std::string& path) {
   const fs::path folder(path);
-  if (!fs::exists(folder / "config.json")) {
+  if (!Exists(folder / "config.json")) {
     return InvalidError("{} has no config.json; give a folder in Hugging Face layout or a GGUF file", path);
   }
   bool nested = false;
@@ -261,9 +267,9 @@ Result<WeightSource> ReadHfWeights(const std::string& path) {
   const fs::path normal = folder.lexically_normal();
   source.info.name = (normal.has_filename() ? normal : normal.parent_path()).filename().string();
   RETURN_IF_ERROR(CheckDimensions(source.info).WithContext((folder / "config.json").string()));
-  if (fs::exists(folder / "model.safetensors")) {
+  if (Exists(folder / "model.safetensors")) {
     RETURN_IF_ERROR(AddFile((folder / "model.safetensors").string(), nested, source, nullptr));
-  } else if (fs::exists(folder / "model.safetensors.index.json")) {
+  } else if (Exists(folder / "model.safetensors.index.json")) {
     RETURN_IF_ERROR(AddShards(folder, nested, source));
   } else {
     return InvalidError("{} has neither model.safetensors nor model.safetensors.index.json", path);
