@@ -102,7 +102,7 @@ TEST_F(HostileGguf, ImpossibleDimensions) {
   EXPECT_THAT(with(&TinyShape::layers, 0), HasSubstr("number of layers is 0"));
   EXPECT_THAT(with(&TinyShape::layers, 0xffffffffu), HasSubstr("number of layers"));
   EXPECT_THAT(with(&TinyShape::layers, 3), HasSubstr("tensor 'model.layers.2.input_layernorm.weight' is missing"));
-  EXPECT_THAT(with(&TinyShape::layers, 1), HasSubstr("'blk.1.attn_k.weight' is not part of a llama model of 1 layers"));
+  EXPECT_THAT(with(&TinyShape::layers, 1), HasSubstr("'blk.1.attn_norm.weight' is not part of a llama model of 1 layers"));
   TinyShape uneven;
   uneven.heads = 4;
   uneven.kv_heads = 3;
@@ -220,7 +220,7 @@ class HostileHf : public testing::Test {
 
 TEST_F(HostileHf, ConfigKeys) {
   WriteTensors();
-  EXPECT_EQ(ErrorWith({}), "no error");
+  EXPECT_EQ(ErrorWith(nlohmann::json::object()), "no error");
   EXPECT_THAT(ErrorWith({{"model_type", "mamba"}}), HasSubstr("'mamba' is not supported; llama and qwen2 are"));
   EXPECT_THAT(ErrorWith({{"model_type", 3}}), HasSubstr("'model_type' is 3, not a string"));
   EXPECT_THAT(ErrorWith({{"hidden_size", nullptr}}), HasSubstr("'hidden_size' is missing"));
@@ -286,12 +286,12 @@ TEST_F(HostileHf, NestedTextConfigAndPrefixes) {
 
 TEST_F(HostileHf, Tensors) {
   dir_.Write("config.json", config_.dump());
-  EXPECT_THAT(ErrorWith({}), HasSubstr("neither model.safetensors nor"));
+  EXPECT_THAT(ErrorWith(nlohmann::json::object()), HasSubstr("neither model.safetensors nor"));
   WriteTensors(SafetensorsType::kF64);
-  EXPECT_THAT(ErrorWith({}), HasSubstr("unsupported type F64"));
+  EXPECT_THAT(ErrorWith(nlohmann::json::object()), HasSubstr("unsupported type F64"));
   tensors_["model.layers.0.self_attn.q_norm.weight"] = {4};
   WriteTensors();
-  EXPECT_THAT(ErrorWith({}), HasSubstr("'model.layers.0.self_attn.q_norm.weight' is not part of a llama model"));
+  EXPECT_THAT(ErrorWith(nlohmann::json::object()), HasSubstr("'model.layers.0.self_attn.q_norm.weight' is not part of a llama model"));
   tensors_.erase("model.layers.0.self_attn.q_norm.weight");
   tensors_["model.layers.0.self_attn.rotary_emb.inv_freq"] = {2};
   tensors_["lm_head.weight"] = {4, 8};
@@ -301,7 +301,7 @@ TEST_F(HostileHf, Tensors) {
   EXPECT_FALSE((*file)->info().tied) << "a head without a word about tying is used";
   tensors_["model.layers.0.mlp.down_proj.weight"] = {16, 8};
   WriteTensors();
-  EXPECT_THAT(ErrorWith({}), HasSubstr("'model.layers.0.mlp.down_proj.weight' has shape [16, 8]; the model's dimensions ask for [8, 16]"));
+  EXPECT_THAT(ErrorWith(nlohmann::json::object()), HasSubstr("'model.layers.0.mlp.down_proj.weight' has shape [16, 8]; the model's dimensions ask for [8, 16]"));
 }
 
 TEST_F(HostileHf, UnalignedDataIsCopied) {
