@@ -9,9 +9,10 @@ namespace baton {
 namespace {
 
 constexpr uint32_t kMaxDims = 4;
-constexpr uint64_t kMaxKeyBytes = 65535;      // the format's own limit
-constexpr uint64_t kMaxTensorNameBytes = 255; // ggml stops at 63; some writers do not
-// The least a metadata entry (key length, one byte of key, type, one byte) or tensor entry can take in the file.
+constexpr uint64_t kMaxKeyBytes = 65535;       // the format's own limit
+constexpr uint64_t kMaxTensorNameBytes = 255;  // ggml stops at 63; some writers do not
+// The least a metadata entry (key length, one byte of key, type, one byte) or tensor entry can take
+// in the file.
 constexpr uint64_t kMinValueBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
 
@@ -19,8 +20,19 @@ struct TypeInfo {
   std::string_view name;
   uint32_t bytes;  // of one element; 0 for strings and arrays
 };
-constexpr std::array<TypeInfo, 13> kTypes = {{{"u8", 1}, {"i8", 1}, {"u16", 2}, {"i16", 2}, {"u32", 4}, {"i32", 4}, {"f32", 4},
-                                              {"bool", 1}, {"string", 0}, {"array", 0}, {"u64", 8}, {"i64", 8}, {"f64", 8}}};
+constexpr std::array<TypeInfo, 13> kTypes = {{{"u8", 1},
+                                              {"i8", 1},
+                                              {"u16", 2},
+                                              {"i16", 2},
+                                              {"u32", 4},
+                                              {"i32", 4},
+                                              {"f32", 4},
+                                              {"bool", 1},
+                                              {"string", 0},
+                                              {"array", 0},
+                                              {"u64", 8},
+                                              {"i64", 8},
+                                              {"f64", 8}}};
 
 template <typename T>
 T Load(const std::byte* data) {
@@ -31,28 +43,44 @@ T Load(const std::byte* data) {
 
 bool IsInteger(GgufType type) {
   switch (type) {
-    case GgufType::kU8: case GgufType::kI8: case GgufType::kU16: case GgufType::kI16: case GgufType::kU32: case GgufType::kI32:
-    case GgufType::kU64: case GgufType::kI64: return true;
-    default: return false;
+    case GgufType::kU8:
+    case GgufType::kI8:
+    case GgufType::kU16:
+    case GgufType::kI16:
+    case GgufType::kU32:
+    case GgufType::kI32:
+    case GgufType::kU64:
+    case GgufType::kI64:
+      return true;
+    default:
+      return false;
   }
 }
 
 /// An integer element; nullopt for a u64 above the largest i64.
 std::optional<int64_t> LoadInt(GgufType type, const std::byte* data) {
   switch (type) {
-    case GgufType::kU8: return Load<uint8_t>(data);
-    case GgufType::kI8: return Load<int8_t>(data);
-    case GgufType::kU16: return Load<uint16_t>(data);
-    case GgufType::kI16: return Load<int16_t>(data);
-    case GgufType::kU32: return Load<uint32_t>(data);
-    case GgufType::kI32: return Load<int32_t>(data);
-    case GgufType::kI64: return Load<int64_t>(data);
+    case GgufType::kU8:
+      return Load<uint8_t>(data);
+    case GgufType::kI8:
+      return Load<int8_t>(data);
+    case GgufType::kU16:
+      return Load<uint16_t>(data);
+    case GgufType::kI16:
+      return Load<int16_t>(data);
+    case GgufType::kU32:
+      return Load<uint32_t>(data);
+    case GgufType::kI32:
+      return Load<int32_t>(data);
+    case GgufType::kI64:
+      return Load<int64_t>(data);
     case GgufType::kU64: {
       const auto value = Load<uint64_t>(data);
       if (value > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
       return static_cast<int64_t>(value);
     }
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -118,14 +146,17 @@ Result<std::unique_ptr<GgufFile>> GgufFile::Parse(Bytes bytes, const std::string
 Status GgufFile::ParseAll(Bytes bytes) {
   Reader reader{bytes};
   Bytes magic;
-  if (!reader.Take(4, &magic) || AsText(magic) != "GGUF") return InvalidError("not a GGUF file (no 'GGUF' at its start)");
+  if (!reader.Take(4, &magic) || AsText(magic) != "GGUF")
+    return InvalidError("not a GGUF file (no 'GGUF' at its start)");
   uint64_t tensor_count = 0, value_count = 0;
   if (!reader.Read(&version_)) return InvalidError("truncated in the GGUF header");
   if (version_ != 2 && version_ != 3) {
-    if ((version_ & 0xffff) == 0) return InvalidError("GGUF is big-endian; convert it to little-endian");
+    if ((version_ & 0xffff) == 0)
+      return InvalidError("GGUF is big-endian; convert it to little-endian");
     return InvalidError("GGUF version {} is not supported; versions 2 and 3 are", version_);
   }
-  if (!reader.Read(&tensor_count) || !reader.Read(&value_count)) return InvalidError("truncated in the GGUF header");
+  if (!reader.Read(&tensor_count) || !reader.Read(&value_count))
+    return InvalidError("truncated in the GGUF header");
   RETURN_IF_ERROR(ParseValues(reader, value_count));
   RETURN_IF_ERROR(ParseAlignment());
   return ParseTensors(reader, tensor_count, bytes);
@@ -133,22 +164,28 @@ Status GgufFile::ParseAll(Bytes bytes) {
 
 Status GgufFile::ParseValues(Reader& reader, uint64_t count) {
   if (count > reader.remaining() / kMinValueBytes) {
-    return InvalidError("{} metadata entries cannot fit in the {} bytes left", count, reader.remaining());
+    return InvalidError("{} metadata entries cannot fit in the {} bytes left", count,
+                        reader.remaining());
   }
   for (uint64_t i = 0; i < count; ++i) {
     std::string_view key;
-    if (!reader.ReadString(&key)) return InvalidError("key {} of {} runs past the end of the file", i, count);
+    if (!reader.ReadString(&key))
+      return InvalidError("key {} of {} runs past the end of the file", i, count);
     if (key.empty() || key.size() > kMaxKeyBytes) {
-      return InvalidError("key {} of {} has {} bytes; 1 to {} are allowed", i, count, key.size(), kMaxKeyBytes);
+      return InvalidError("key {} of {} has {} bytes; 1 to {} are allowed", i, count, key.size(),
+                          kMaxKeyBytes);
     }
     ASSIGN_OR_RETURN(const Value value, ParseValue(reader, key));
-    if (!values_.emplace(key, value).second) return InvalidError("key '{}' occurs twice", Printable(key));
+    if (!values_.emplace(key, value).second)
+      return InvalidError("key '{}' occurs twice", Printable(key));
   }
   return OkStatus();
 }
 
 Result<GgufFile::Value> GgufFile::ParseValue(Reader& reader, std::string_view key) const {
-  const auto past_end = [&] { return InvalidError("the value of key '{}' runs past the end of the file", Printable(key)); };
+  const auto past_end = [&] {
+    return InvalidError("the value of key '{}' runs past the end of the file", Printable(key));
+  };
   uint32_t type = 0;
   Value value;
   if (!reader.Read(&type)) return past_end();
@@ -159,7 +196,8 @@ Result<GgufFile::Value> GgufFile::ParseValue(Reader& reader, std::string_view ke
       return InvalidError("key '{}' is an array of arrays, which is not supported", Printable(key));
     }
   }
-  if (type >= kTypes.size()) return InvalidError("key '{}' has the unknown value type {}", Printable(key), type);
+  if (type >= kTypes.size())
+    return InvalidError("key '{}' has the unknown value type {}", Printable(key), type);
   value.type = static_cast<GgufType>(type);
   if (value.type == GgufType::kString) {
     // Each string takes its length prefix at least, so the loop below is bounded by the file.
@@ -173,9 +211,12 @@ Result<GgufFile::Value> GgufFile::ParseValue(Reader& reader, std::string_view ke
     return value;
   }
   uint64_t size = 0;
-  if (!CheckedMul<uint64_t>(value.count, kTypes[type].bytes, &size) || !reader.Take(size, &value.payload)) return past_end();
+  if (!CheckedMul<uint64_t>(value.count, kTypes[type].bytes, &size) ||
+      !reader.Take(size, &value.payload))
+    return past_end();
   if (value.type == GgufType::kBool) {
-    const bool bits = std::all_of(value.payload.begin(), value.payload.end(), [](std::byte b) { return b <= std::byte{1}; });
+    const bool bits = std::all_of(value.payload.begin(), value.payload.end(),
+                                  [](std::byte b) { return b <= std::byte{1}; });
     if (!bits) return InvalidError("key '{}' has a bool that is neither 0 nor 1", Printable(key));
   }
   return value;
@@ -196,12 +237,14 @@ Result<GgufFile::TensorInfo> GgufFile::ParseTensorInfo(Reader& reader) {
   std::string_view& name = info.tensor.name;
   if (!reader.ReadString(&name)) return InvalidError("its name runs past the end of the file");
   if (name.empty() || name.size() > kMaxTensorNameBytes) {
-    return InvalidError("its name has {} bytes; 1 to {} are allowed", name.size(), kMaxTensorNameBytes);
+    return InvalidError("its name has {} bytes; 1 to {} are allowed", name.size(),
+                        kMaxTensorNameBytes);
   }
   const std::string label = Printable(name);
   uint32_t dims = 0, type = 0;
   if (!reader.Read(&dims)) return InvalidError("'{}' runs past the end of the file", label);
-  if (dims == 0 || dims > kMaxDims) return InvalidError("'{}' has {} dimensions; 1 to {} are allowed", label, dims, kMaxDims);
+  if (dims == 0 || dims > kMaxDims)
+    return InvalidError("'{}' has {} dimensions; 1 to {} are allowed", label, dims, kMaxDims);
   info.tensor.shape.resize(dims);
   uint64_t elements = 1;
   for (uint32_t d = 0; d < dims; ++d) {
@@ -212,16 +255,18 @@ Result<GgufFile::TensorInfo> GgufFile::ParseTensorInfo(Reader& reader) {
       return InvalidError("'{}' has more elements than 63 bits can count", label);
     }
   }
-  if (!reader.Read(&type) || !reader.Read(&info.offset)) return InvalidError("'{}' runs past the end of the file", label);
+  if (!reader.Read(&type) || !reader.Read(&info.offset))
+    return InvalidError("'{}' runs past the end of the file", label);
   const TensorTypeInfo* format = FindTensorType(type);
   if (format == nullptr) {
-    return InvalidError("'{}' has the unsupported type {}; requantise the model, for example to Q8_0 or Q4_K_M", label,
-                        TensorTypeName(type));
+    return InvalidError(
+        "'{}' has the unsupported type {}; requantise the model, for example to Q8_0 or Q4_K_M",
+        label, TensorTypeName(type));
   }
   info.tensor.type = static_cast<TensorType>(type);
   if (info.tensor.shape.back() % format->block_elements != 0) {
-    return InvalidError("'{}' has rows of {} elements, which is no multiple of {}'s block of {}", label, info.tensor.shape.back(),
-                        format->name, format->block_elements);
+    return InvalidError("'{}' has rows of {} elements, which is no multiple of {}'s block of {}",
+                        label, info.tensor.shape.back(), format->name, format->block_elements);
   }
   if (!CheckedMul<uint64_t>(elements / format->block_elements, format->block_bytes, &info.size)) {
     return InvalidError("'{}' is larger than 64 bits can count", label);
@@ -245,15 +290,20 @@ Status GgufFile::ParseTensors(Reader& reader, uint64_t count, Bytes bytes) {
   for (TensorInfo& info : infos) {
     const std::string label = Printable(info.tensor.name);
     if (info.offset % alignment_ != 0) {
-      return InvalidError("tensor '{}' starts at offset {}, which is no multiple of the alignment {}", label, info.offset, alignment_);
+      return InvalidError(
+          "tensor '{}' starts at offset {}, which is no multiple of the alignment {}", label,
+          info.offset, alignment_);
     }
     const uint64_t room = bytes.size() - start;
     if (info.offset > room || info.size > room - info.offset) {
-      return InvalidError("tensor '{}' of {} bytes at offset {} runs past the {} bytes of tensor data; is the file truncated?",
-                          label, info.size, info.offset, room);
+      return InvalidError(
+          "tensor '{}' of {} bytes at offset {} runs past the {} bytes of tensor data; is the file "
+          "truncated?",
+          label, info.size, info.offset, room);
     }
     info.tensor.data = bytes.subspan(start + info.offset, info.size);
-    if (!tensor_index_.emplace(info.tensor.name, tensors_.size()).second) return InvalidError("tensor '{}' occurs twice", label);
+    if (!tensor_index_.emplace(info.tensor.name, tensors_.size()).second)
+      return InvalidError("tensor '{}' occurs twice", label);
     tensors_.push_back(std::move(info.tensor));
   }
   return CheckOverlaps();
@@ -262,10 +312,13 @@ Status GgufFile::ParseTensors(Reader& reader, uint64_t count, Bytes bytes) {
 Status GgufFile::CheckOverlaps() const {
   std::vector<const GgufTensor*> order;
   for (const GgufTensor& tensor : tensors_) order.push_back(&tensor);
-  std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->data.data() < b->data.data(); });
+  std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) {
+    return a->data.data() < b->data.data();
+  });
   for (size_t i = 1; i < order.size(); ++i) {
     if (order[i - 1]->data.data() + order[i - 1]->data.size() > order[i]->data.data()) {
-      return InvalidError("tensors '{}' and '{}' overlap", Printable(order[i - 1]->name), Printable(order[i]->name));
+      return InvalidError("tensors '{}' and '{}' overlap", Printable(order[i - 1]->name),
+                          Printable(order[i]->name));
     }
   }
   return OkStatus();
@@ -282,12 +335,14 @@ const GgufTensor* GgufFile::FindTensor(std::string_view name) const {
   return it == tensor_index_.end() ? nullptr : &tensors_[it->second];
 }
 
-Status GgufFile::WrongType(std::string_view key, const Value& value, std::string_view wanted) const {
-  return InvalidError("{}: key '{}' is {}{}, not {}", path_, Printable(key), value.is_array ? "an array of " : "",
-                      GgufTypeName(value.type), wanted);
+Status GgufFile::WrongType(std::string_view key, const Value& value,
+                           std::string_view wanted) const {
+  return InvalidError("{}: key '{}' is {}{}, not {}", path_, Printable(key),
+                      value.is_array ? "an array of " : "", GgufTypeName(value.type), wanted);
 }
 
-Result<const GgufFile::Value*> GgufFile::FindValue(std::string_view key, bool is_array, std::string_view wanted) const {
+Result<const GgufFile::Value*> GgufFile::FindValue(std::string_view key, bool is_array,
+                                                   std::string_view wanted) const {
   const auto it = values_.find(key);
   if (it == values_.end()) return NotFoundError("{}: there is no key '{}'", path_, Printable(key));
   if (it->second.is_array != is_array) return WrongType(key, it->second, wanted);
@@ -304,7 +359,9 @@ Result<uint64_t> GgufFile::GetUint(std::string_view key) const {
   ASSIGN_OR_RETURN(const Value* value, FindValue(key, false, "an integer"));
   if (value->type == GgufType::kU64) return Load<uint64_t>(value->payload.data());
   ASSIGN_OR_RETURN(const int64_t number, GetInt(key));
-  if (number < 0) return InvalidError("{}: key '{}' is {}, which must not be negative", path_, Printable(key), number);
+  if (number < 0)
+    return InvalidError("{}: key '{}' is {}, which must not be negative", path_, Printable(key),
+                        number);
   return static_cast<uint64_t>(number);
 }
 
@@ -334,7 +391,8 @@ Result<std::vector<std::string_view>> GgufFile::GetStrings(std::string_view key)
   if (value->type != GgufType::kString) return WrongType(key, *value, "an array of strings");
   std::vector<std::string_view> out(value->count);
   Reader reader{value->payload};
-  for (std::string_view& text : out) CHECK(reader.ReadString(&text));  // ParseValue walked the same bytes
+  for (std::string_view& text : out)
+    CHECK(reader.ReadString(&text));  // ParseValue walked the same bytes
   return out;
 }
 
@@ -345,7 +403,9 @@ Result<std::vector<int64_t>> GgufFile::GetInts(std::string_view key) const {
   const size_t step = kTypes[static_cast<size_t>(value->type)].bytes;
   for (size_t i = 0; i < out.size(); ++i) {
     const std::optional<int64_t> number = LoadInt(value->type, value->payload.data() + i * step);
-    if (!number) return InvalidError("{}: element {} of key '{}' does not fit in 63 bits", path_, i, Printable(key));
+    if (!number)
+      return InvalidError("{}: element {} of key '{}' does not fit in 63 bits", path_, i,
+                          Printable(key));
     out[i] = *number;
   }
   return out;
@@ -358,7 +418,8 @@ Result<std::vector<float>> GgufFile::GetFloats(std::string_view key) const {
   if (value->type == GgufType::kF32) {
     if (!out.empty()) std::memcpy(out.data(), data, out.size() * sizeof(float));
   } else if (value->type == GgufType::kF64) {
-    for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(Load<double>(data + i * sizeof(double)));
+    for (size_t i = 0; i < out.size(); ++i)
+      out[i] = static_cast<float>(Load<double>(data + i * sizeof(double)));
   } else {
     return WrongType(key, *value, "an array of floats");
   }

@@ -1,7 +1,8 @@
-// The GGUF container, versions 2 and 3, little-endian: typed metadata by key and a table of tensors whose data stays
-// mapped. Every count, length and offset is checked against the file's size before use, so what a file claims never
-// decides how much memory is taken: it stays within a small multiple of the file's size.
-// Thread: read-only after Open, so any. Views and spans live as long as the GgufFile.
+// The GGUF container, versions 2 and 3, little-endian: typed metadata by key and a table of tensors
+// whose data stays mapped. Every count, length and offset is checked against the file's size before
+// use, so what a file claims never decides how much memory is taken: it stays within a small
+// multiple of the file's size. Thread: read-only after Open, so any. Views and spans live as long
+// as the GgufFile.
 #pragma once
 
 #include <map>
@@ -20,7 +21,18 @@ namespace baton {
 
 /// GGUF's value types, as stored.
 enum class GgufType : uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9, kU64 = 10, kI64 = 11,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
   kF64 = 12,
 };
 std::string_view GgufTypeName(GgufType type);
@@ -28,13 +40,15 @@ std::string_view GgufTypeName(GgufType type);
 struct GgufTensor {
   std::string_view name;
   TensorType type = TensorType::kF32;
-  std::vector<uint64_t> shape;  // outermost first, the reverse of the file's order; 1 to 4 dimensions, none zero
-  Bytes data;                   // exactly the tensor's bytes
+  std::vector<uint64_t>
+      shape;   // outermost first, the reverse of the file's order; 1 to 4 dimensions, none zero
+  Bytes data;  // exactly the tensor's bytes
 };
 
 class GgufFile {
  public:
-  /// Maps and checks a file. Errors: kNotFound, kUnavailable, kInvalid (path, the key or tensor, the reason).
+  /// Maps and checks a file. Errors: kNotFound, kUnavailable, kInvalid (path, the key or tensor,
+  /// the reason).
   static Result<std::unique_ptr<GgufFile>> Open(const std::string& path);
   /// The same on bytes that the caller keeps alive; `path` is only for messages.
   static Result<std::unique_ptr<GgufFile>> Parse(Bytes bytes, const std::string& path);
@@ -47,7 +61,8 @@ class GgufFile {
   bool Has(std::string_view key) const { return values_.count(key) != 0; }
   std::vector<std::string_view> Keys() const;
 
-  // Each getter: kNotFound where the key is absent, kInvalid where the value has another type or does not fit.
+  // Each getter: kNotFound where the key is absent, kInvalid where the value has another type or
+  // does not fit.
   Result<std::string_view> GetString(std::string_view key) const;
   Result<uint64_t> GetUint(std::string_view key) const;  // any integer type, not negative
   Result<int64_t> GetInt(std::string_view key) const;    // any integer type
@@ -65,10 +80,10 @@ class GgufFile {
 
  private:
   struct Value {
-    GgufType type = GgufType::kU8;     // of the elements when is_array
+    GgufType type = GgufType::kU8;  // of the elements when is_array
     bool is_array = false;
     uint64_t count = 1;
-    Bytes payload;                     // elements; strings with their length prefixes
+    Bytes payload;  // elements; strings with their length prefixes
   };
   struct Reader;
   struct TensorInfo;
@@ -81,7 +96,8 @@ class GgufFile {
   static Result<TensorInfo> ParseTensorInfo(Reader& reader);
   Status ParseTensors(Reader& reader, uint64_t count, Bytes bytes);
   Status CheckOverlaps() const;
-  Result<const Value*> FindValue(std::string_view key, bool is_array, std::string_view wanted) const;
+  Result<const Value*> FindValue(std::string_view key, bool is_array,
+                                 std::string_view wanted) const;
   Status WrongType(std::string_view key, const Value& value, std::string_view wanted) const;
 
   std::string path_;

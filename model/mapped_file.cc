@@ -12,7 +12,8 @@ namespace baton {
 namespace {
 
 Status ErrnoStatus(const char* what, const std::string& path, int error) {
-  if (error == ENOENT || error == ENOTDIR) return NotFoundError("{} {}: {}", what, path, std::strerror(error));
+  if (error == ENOENT || error == ENOTDIR)
+    return NotFoundError("{} {}: {}", what, path, std::strerror(error));
   return UnavailableError("{} {}: {}", what, path, std::strerror(error));
 }
 
@@ -28,7 +29,7 @@ Result<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return ErrnoStatus("cannot open", path, errno);
   const FdCloser closer{fd};
-  struct stat info{};
+  struct stat info {};
   if (::fstat(fd, &info) != 0) return ErrnoStatus("cannot stat", path, errno);
   if (!S_ISREG(info.st_mode)) return InvalidError("{} is not a regular file", path);
   const auto size = static_cast<size_t>(info.st_size);
@@ -37,7 +38,8 @@ Result<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
   if (address == MAP_FAILED) return ErrnoStatus("cannot map", path, errno);
   // Loading reads everything once, front to back; a failed hint changes only the speed.
   (void)::madvise(address, size, MADV_WILLNEED);
-  return std::unique_ptr<MappedFile>(new MappedFile(path, {static_cast<const std::byte*>(address), size}));
+  return std::unique_ptr<MappedFile>(
+      new MappedFile(path, {static_cast<const std::byte*>(address), size}));
 }
 
 MappedFile::~MappedFile() {

@@ -1,6 +1,7 @@
 // A file mapped read-only into memory. Thread: read-only after Open, so any.
-// The mapping shows the file as it is on disk: whoever truncates a model file in use takes the pages away from under the
-// process (SIGBUS), so replace model files by rename, as every writer of Baton does.
+// The mapping shows the file as it is on disk: whoever truncates a model file in use takes the
+// pages away from under the process (SIGBUS), so replace model files by rename, as every writer of
+// Baton does.
 #pragma once
 
 #include <memory>
@@ -13,8 +14,9 @@ namespace baton {
 
 class MappedFile {
  public:
-  /// Maps the whole of a regular file; an empty file gives empty bytes. Errors: kNotFound (no such file), kInvalid (not a
-  /// regular file), kUnavailable (no permission, no address space), each with the path.
+  /// Maps the whole of a regular file; an empty file gives empty bytes. Errors: kNotFound (no such
+  /// file), kInvalid (not a regular file), kUnavailable (no permission, no address space), each
+  /// with the path.
   static Result<std::unique_ptr<MappedFile>> Open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -30,7 +32,8 @@ class MappedFile {
   Bytes bytes_;
 };
 
-/// `text` of a file made fit for an error message: at most 80 bytes, everything but printable ASCII as \xNN.
+/// `text` of a file made fit for an error message: at most 80 bytes, everything but printable ASCII
+/// as \xNN.
 std::string Printable(std::string_view text);
 
 }  // namespace baton

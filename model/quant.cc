@@ -29,10 +29,13 @@ uint16_t FloatToHalf(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
   const uint32_t magnitude = bits & 0x7fffffff;
-  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00 | ((magnitude >> 13) & 0x3ff));
-  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // 65520 and more round to infinity
-  if (magnitude < 0x38800000) {                                             // below 2^-14: subnormal or zero
-    // Adding 0.5 leaves the value in units of 2^-24 in the low mantissa bits, rounded to nearest even by the addition.
+  if (magnitude > 0x7f800000)
+    return static_cast<uint16_t>(sign | 0x7e00 | ((magnitude >> 13) & 0x3ff));
+  if (magnitude >= 0x477ff000)
+    return static_cast<uint16_t>(sign | 0x7c00);  // 65520 and more round to infinity
+  if (magnitude < 0x38800000) {                   // below 2^-14: subnormal or zero
+    // Adding 0.5 leaves the value in units of 2^-24 in the low mantissa bits, rounded to nearest
+    // even by the addition.
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000));
   }
@@ -109,7 +112,8 @@ void DecodeQ8_0(const uint8_t* in, float* out) {
 
 // f16 d, qs[16]: nibbles index a fixed non-linear table.
 void DecodeIQ4_NL(const uint8_t* in, float* out) {
-  static constexpr std::array<int8_t, 16> kValues = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+  static constexpr std::array<int8_t, 16> kValues = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                                     1,    13,   25,  38,  53,  69,  89,  113};
   const float d = LoadHalf(in);
   for (int j = 0; j < 16; ++j) {
     out[j] = d * static_cast<float>(kValues[in[2 + j] & 15]);
@@ -120,14 +124,16 @@ void DecodeIQ4_NL(const uint8_t* in, float* out) {
 struct ScaleMin {
   uint8_t scale, min;
 };
-/// Group j (0..7) of the 12 bytes that hold eight 6-bit scales and eight 6-bit minima of Q4_K and Q5_K.
+/// Group j (0..7) of the 12 bytes that hold eight 6-bit scales and eight 6-bit minima of Q4_K and
+/// Q5_K.
 ScaleMin UnpackScaleMin(const uint8_t* s, int j) {
   if (j < 4) return {static_cast<uint8_t>(s[j] & 63), static_cast<uint8_t>(s[j + 4] & 63)};
   return {static_cast<uint8_t>((s[j + 4] & 15) | ((s[j - 4] >> 6) << 4)),
           static_cast<uint8_t>((s[j + 4] >> 4) | ((s[j] >> 6) << 4))};
 }
 
-// f16 d, f16 dmin, scales[12], qs[128]: 32 bytes hold groups 2c (low nibbles) and 2c+1 (high nibbles).
+// f16 d, f16 dmin, scales[12], qs[128]: 32 bytes hold groups 2c (low nibbles) and 2c+1 (high
+// nibbles).
 void DecodeQ4_K(const uint8_t* in, float* out) {
   const float d = LoadHalf(in), dmin = LoadHalf(in + 2);
   for (int group = 0; group < 8; ++group) {
@@ -139,7 +145,8 @@ void DecodeQ4_K(const uint8_t* in, float* out) {
   }
 }
 
-// f16 d, f16 dmin, scales[12], qh[32], qs[128]: bit `group` of qh[l] is the fifth bit of element l of that group.
+// f16 d, f16 dmin, scales[12], qh[32], qs[128]: bit `group` of qh[l] is the fifth bit of element l
+// of that group.
 void DecodeQ5_K(const uint8_t* in, float* out) {
   const float d = LoadHalf(in), dmin = LoadHalf(in + 2);
   const uint8_t* high = in + 16;
@@ -187,15 +194,24 @@ void Dequantize(TensorType type, const std::byte* data, uint64_t n, float* out) 
     case TensorType::kBF16:
       for (uint64_t i = 0; i < n; ++i) out[i] = Bf16ToFloat(LoadU16(in + 2 * i));
       return;
-    case TensorType::kQ4_0: return DecodeBlocks<DecodeQ4_0, 32, 18>(in, n, out);
-    case TensorType::kQ4_1: return DecodeBlocks<DecodeQ4_1, 32, 20>(in, n, out);
-    case TensorType::kQ5_0: return DecodeBlocks<DecodeQ5_0, 32, 22>(in, n, out);
-    case TensorType::kQ5_1: return DecodeBlocks<DecodeQ5_1, 32, 24>(in, n, out);
-    case TensorType::kQ8_0: return DecodeBlocks<DecodeQ8_0, 32, 34>(in, n, out);
-    case TensorType::kQ4_K: return DecodeBlocks<DecodeQ4_K, 256, 144>(in, n, out);
-    case TensorType::kQ5_K: return DecodeBlocks<DecodeQ5_K, 256, 176>(in, n, out);
-    case TensorType::kQ6_K: return DecodeBlocks<DecodeQ6_K, 256, 210>(in, n, out);
-    case TensorType::kIQ4_NL: return DecodeBlocks<DecodeIQ4_NL, 32, 18>(in, n, out);
+    case TensorType::kQ4_0:
+      return DecodeBlocks<DecodeQ4_0, 32, 18>(in, n, out);
+    case TensorType::kQ4_1:
+      return DecodeBlocks<DecodeQ4_1, 32, 20>(in, n, out);
+    case TensorType::kQ5_0:
+      return DecodeBlocks<DecodeQ5_0, 32, 22>(in, n, out);
+    case TensorType::kQ5_1:
+      return DecodeBlocks<DecodeQ5_1, 32, 24>(in, n, out);
+    case TensorType::kQ8_0:
+      return DecodeBlocks<DecodeQ8_0, 32, 34>(in, n, out);
+    case TensorType::kQ4_K:
+      return DecodeBlocks<DecodeQ4_K, 256, 144>(in, n, out);
+    case TensorType::kQ5_K:
+      return DecodeBlocks<DecodeQ5_K, 256, 176>(in, n, out);
+    case TensorType::kQ6_K:
+      return DecodeBlocks<DecodeQ6_K, 256, 210>(in, n, out);
+    case TensorType::kIQ4_NL:
+      return DecodeBlocks<DecodeIQ4_NL, 32, 18>(in, n, out);
   }
   CheckFailed("type is one of TensorType", __FILE__, __LINE__);
 }

@@ -1,6 +1,7 @@
-// Conversions between the storage types of tensors and f32, as ggml's reference does them, bit for bit. Scalar and
-// portable: results depend on the input only, never on the instruction set (the fast kernels have their own decoders and
-// are tested against these). Dequantize and Quantize themselves are declared in model/weights.h.
+// Conversions between the storage types of tensors and f32, as ggml's reference does them, bit for
+// bit. Scalar and portable: results depend on the input only, never on the instruction set (the
+// fast kernels have their own decoders and are tested against these). Dequantize and Quantize
+// themselves are declared in model/weights.h.
 #pragma once
 
 #include <cstdint>

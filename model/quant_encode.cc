@@ -22,14 +22,16 @@ void StoreU16(uint16_t value, uint8_t* out) {
 /// 1/d, or 0 for an all-equal block.
 float Inverse(float d) { return d == 0 ? 0 : 1.0f / d; }
 
-/// Truncates to 0..max. A scale so small that its inverse is infinite gives NaN or infinity here: those become 0 and max.
+/// Truncates to 0..max. A scale so small that its inverse is infinite gives NaN or infinity here:
+/// those become 0 and max.
 uint8_t Level(float value, int max) {
   if (!(value > 0)) return 0;
   return value >= static_cast<float>(max) ? static_cast<uint8_t>(max) : static_cast<uint8_t>(value);
 }
 
-/// The levels of a symmetric block whose largest magnitude maps to level 0; returns d. ggml compiles x * id + offset to one
-/// FMA, and so do the reference bytes: in double the product is exact and the sum is rounded once to f32.
+/// The levels of a symmetric block whose largest magnitude maps to level 0; returns d. ggml
+/// compiles x * id + offset to one FMA, and so do the reference bytes: in double the product is
+/// exact and the sum is rounded once to f32.
 float SymmetricLevels(const float* x, int bits, uint8_t* levels) {
   float largest = 0, magnitude = 0;
   for (int i = 0; i < kBlock; ++i) {
@@ -60,7 +62,8 @@ ScaleAndMin AffineLevels(const float* x, int bits, uint8_t* levels) {
 }
 
 void PackNibbles(const uint8_t* levels, uint8_t* out) {
-  for (int j = 0; j < 16; ++j) out[j] = static_cast<uint8_t>((levels[j] & 15) | ((levels[j + 16] & 15) << 4));
+  for (int j = 0; j < 16; ++j)
+    out[j] = static_cast<uint8_t>((levels[j] & 15) | ((levels[j + 16] & 15) << 4));
 }
 
 void PackFifthBits(const uint8_t* levels, uint8_t* out) {
@@ -116,18 +119,31 @@ Status EncodeBlocks(TensorType type, const float* in, uint64_t n, uint8_t* out) 
   using Encoder = void (*)(const float*, uint8_t*);
   Encoder encode = nullptr;
   switch (type) {
-    case TensorType::kQ4_0: encode = EncodeQ4_0; break;
-    case TensorType::kQ4_1: encode = EncodeQ4_1; break;
-    case TensorType::kQ5_0: encode = EncodeQ5_0; break;
-    case TensorType::kQ5_1: encode = EncodeQ5_1; break;
-    case TensorType::kQ8_0: encode = EncodeQ8_0; break;
+    case TensorType::kQ4_0:
+      encode = EncodeQ4_0;
+      break;
+    case TensorType::kQ4_1:
+      encode = EncodeQ4_1;
+      break;
+    case TensorType::kQ5_0:
+      encode = EncodeQ5_0;
+      break;
+    case TensorType::kQ5_1:
+      encode = EncodeQ5_1;
+      break;
+    case TensorType::kQ8_0:
+      encode = EncodeQ8_0;
+      break;
     default:
-      return InvalidError("cannot quantise to {}; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 can be written",
-                          TensorTypeName(static_cast<uint32_t>(type)));
+      return InvalidError(
+          "cannot quantise to {}; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 can be written",
+          TensorTypeName(static_cast<uint32_t>(type)));
   }
-  if (n % kBlock != 0) return InvalidError("{} elements are no multiple of the block of {}", n, kBlock);
+  if (n % kBlock != 0)
+    return InvalidError("{} elements are no multiple of the block of {}", n, kBlock);
   for (uint64_t i = 0; i < n; ++i) {
-    if (!std::isfinite(in[i])) return InvalidError("element {} is not finite; a block has one scale for all", i);
+    if (!std::isfinite(in[i]))
+      return InvalidError("element {} is not finite; a block has one scale for all", i);
   }
   const uint64_t bytes = FindTensorType(static_cast<uint32_t>(type))->block_bytes;
   for (uint64_t i = 0; i < n / kBlock; ++i) encode(in + i * kBlock, out + i * bytes);
@@ -148,7 +164,8 @@ Status Quantize(TensorType type, const float* in, uint64_t n, std::byte* data) {
     case TensorType::kBF16:
       for (uint64_t i = 0; i < n; ++i) StoreU16(FloatToBf16(in[i]), out + 2 * i);
       return OkStatus();
-    default: return EncodeBlocks(type, in, n, out);
+    default:
+      return EncodeBlocks(type, in, n, out);
   }
 }
 

@@ -14,11 +14,13 @@
 namespace baton {
 namespace {
 
-/// `text` as a JSON string; kInvalid where it is not UTF-8 (a replacement character would rename the tensor).
+/// `text` as a JSON string; kInvalid where it is not UTF-8 (a replacement character would rename
+/// the tensor).
 Result<std::string> Quote(const std::string& text) {
   using Json = nlohmann::json;
   std::string quoted = Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (Json::parse(quoted, nullptr, false) != Json(text)) return InvalidError("'{}' is not UTF-8", Printable(text));
+  if (Json::parse(quoted, nullptr, false) != Json(text))
+    return InvalidError("'{}' is not UTF-8", Printable(text));
   return quoted;
 }
 
@@ -35,28 +37,35 @@ Result<std::string> MetadataEntry(const std::map<std::string, std::string>& meta
 }
 
 /// Length prefix and header, padded with spaces so that the data begins at a multiple of 8.
-Result<std::string> BuildHeader(std::span<const SafetensorsTensor> tensors, const std::map<std::string, std::string>& metadata) {
+Result<std::string> BuildHeader(std::span<const SafetensorsTensor> tensors,
+                                const std::map<std::string, std::string>& metadata) {
   ASSIGN_OR_RETURN(std::string json, MetadataEntry(metadata));
   json.insert(0, "{");
   std::set<std::string_view> names = {"__metadata__"};
   uint64_t offset = 0;
   for (const SafetensorsTensor& tensor : tensors) {
-    if (!names.insert(tensor.name).second) return InvalidError("the tensor name '{}' is reserved or occurs twice", Printable(tensor.name));
+    if (!names.insert(tensor.name).second)
+      return InvalidError("the tensor name '{}' is reserved or occurs twice",
+                          Printable(tensor.name));
     uint64_t size = SafetensorsTypeBytes(tensor.type);
     for (const uint64_t extent : tensor.shape) {
-      if (!CheckedMul(size, extent, &size)) return InvalidError("'{}': the shape overflows 64 bits", Printable(tensor.name));
+      if (!CheckedMul(size, extent, &size))
+        return InvalidError("'{}': the shape overflows 64 bits", Printable(tensor.name));
     }
     if (size != tensor.data.size()) {
-      return InvalidError("'{}': the shape needs {} bytes and the data has {}", Printable(tensor.name), size, tensor.data.size());
+      return InvalidError("'{}': the shape needs {} bytes and the data has {}",
+                          Printable(tensor.name), size, tensor.data.size());
     }
     ASSIGN_OR_RETURN(const std::string name, Quote(tensor.name));
-    json += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", name, SafetensorsTypeName(tensor.type),
-                        fmt::join(tensor.shape, ","), offset, offset + size);
+    json += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", name,
+                        SafetensorsTypeName(tensor.type), fmt::join(tensor.shape, ","), offset,
+                        offset + size);
     offset += size;
   }
   json += "}";
   json.resize(RoundUp(json.size(), 8), ' ');
-  if (json.size() > SafetensorsFile::kMaxHeaderBytes) return InvalidError("the header would have {} bytes", json.size());
+  if (json.size() > SafetensorsFile::kMaxHeaderBytes)
+    return InvalidError("the header would have {} bytes", json.size());
   std::string out(sizeof(uint64_t), '\0');
   const uint64_t length = json.size();
   std::memcpy(out.data(), &length, sizeof length);
@@ -73,7 +82,8 @@ Status WriteAll(int fd, Bytes bytes) {
   return OkStatus();
 }
 
-Status WriteFile(const std::string& path, std::string_view header, std::span<const SafetensorsTensor> tensors) {
+Status WriteFile(const std::string& path, std::string_view header,
+                 std::span<const SafetensorsTensor> tensors) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd < 0) return UnavailableError("cannot create {}: {}", path, std::strerror(errno));
   Status status = WriteAll(fd, AsBytes(header));

@@ -14,7 +14,8 @@ namespace {
 
 class LoadedWeights : public WeightFile {
  public:
-  LoadedWeights(ModelInfo info, std::map<std::string, Tensor, std::less<>> tensors, std::vector<std::shared_ptr<const void>> owners)
+  LoadedWeights(ModelInfo info, std::map<std::string, Tensor, std::less<>> tensors,
+                std::vector<std::shared_ptr<const void>> owners)
       : info_(std::move(info)), tensors_(std::move(tensors)), owners_(std::move(owners)) {}
   const ModelInfo& info() const override { return info_; }
   const Tensor* Find(std::string_view name) const override {
@@ -38,11 +39,14 @@ struct Expected {
   std::vector<uint64_t> shape;
 };
 
-/// Every tensor that a model of these dimensions has. Both architectures are the same but for the biases.
+/// Every tensor that a model of these dimensions has. Both architectures are the same but for the
+/// biases.
 std::vector<Expected> ExpectedTensors(const ModelInfo& info) {
   const uint64_t hidden = info.hidden, ffn = info.ffn;
-  const uint64_t q = uint64_t{info.heads} * info.head_dim, kv = uint64_t{info.kv_heads} * info.head_dim;
-  std::vector<Expected> out = {{"model.embed_tokens.weight", {info.vocab, hidden}}, {"model.norm.weight", {hidden}}};
+  const uint64_t q = uint64_t{info.heads} * info.head_dim,
+                 kv = uint64_t{info.kv_heads} * info.head_dim;
+  std::vector<Expected> out = {{"model.embed_tokens.weight", {info.vocab, hidden}},
+                               {"model.norm.weight", {hidden}}};
   if (!info.tied) out.push_back({"lm_head.weight", {info.vocab, hidden}});
   for (uint32_t i = 0; i < info.layers; ++i) {
     const std::string layer = fmt::format("model.layers.{}.", i);
@@ -64,9 +68,13 @@ std::vector<Expected> ExpectedTensors(const ModelInfo& info) {
   return out;
 }
 
-std::string ShapeText(const std::vector<uint64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string ShapeText(const std::vector<uint64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
-bool IsQuantised(TensorType type) { return FindTensorType(static_cast<uint32_t>(type))->block_elements != 1; }
+bool IsQuantised(TensorType type) {
+  return FindTensorType(static_cast<uint32_t>(type))->block_elements != 1;
+}
 
 /// Moves the tensor called expected.name out of the source, checked.
 Result<Tensor> TakeTensor(WeightSource& source, const Expected& expected) {
@@ -75,15 +83,18 @@ Result<Tensor> TakeTensor(WeightSource& source, const Expected& expected) {
   SourceTensor& found = it->second;
   const std::string label = Printable(found.file_name);
   if (!found.unsupported.empty()) {
-    return InvalidError("tensor '{}' has the unsupported type {}; safetensors may hold F32, F16 and BF16", label, found.unsupported);
+    return InvalidError(
+        "tensor '{}' has the unsupported type {}; safetensors may hold F32, F16 and BF16", label,
+        found.unsupported);
   }
   Tensor& tensor = found.tensor;
   // GGUF drops or adds leading dimensions of 1 freely; more or fewer of them change nothing.
-  while (tensor.shape.size() > expected.shape.size() && tensor.shape.front() == 1) tensor.shape.erase(tensor.shape.begin());
+  while (tensor.shape.size() > expected.shape.size() && tensor.shape.front() == 1)
+    tensor.shape.erase(tensor.shape.begin());
   while (tensor.shape.size() < expected.shape.size()) tensor.shape.insert(tensor.shape.begin(), 1);
   if (tensor.shape != expected.shape) {
-    return InvalidError("tensor '{}' has shape {}; the model's dimensions ask for {}", label, ShapeText(tensor.shape),
-                        ShapeText(expected.shape));
+    return InvalidError("tensor '{}' has shape {}; the model's dimensions ask for {}", label,
+                        ShapeText(tensor.shape), ShapeText(expected.shape));
   }
   if (expected.shape.size() == 1 && IsQuantised(tensor.type)) {
     return InvalidError("tensor '{}' is {}; norms and biases must be F32, F16 or BF16", label,
@@ -94,7 +105,8 @@ Result<Tensor> TakeTensor(WeightSource& source, const Expected& expected) {
   return taken;
 }
 
-/// Kernels load elements and scales directly, so data that its file placed at an odd address is copied.
+/// Kernels load elements and scales directly, so data that its file placed at an odd address is
+/// copied.
 void AlignData(Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
   const size_t alignment = tensor.type == TensorType::kF32 ? alignof(float) : alignof(uint16_t);
   if (tensor.data.empty() || std::bit_cast<uintptr_t>(tensor.data.data()) % alignment == 0) return;
@@ -103,30 +115,36 @@ void AlignData(Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners)
   owners.push_back(std::move(copy));
 }
 
-/// What is left must not be part of a layer: such a tensor means arithmetic that Baton would leave out silently.
+/// What is left must not be part of a layer: such a tensor means arithmetic that Baton would leave
+/// out silently.
 Status CheckLeftovers(const WeightSource& source) {
   for (const auto& [name, left] : source.tensors) {
     if (!name.starts_with("model.layers.") || name.ends_with("rotary_emb.inv_freq")) continue;
-    return InvalidError("tensor '{}' is not part of a {} model of {} layers; is it another architecture?", Printable(left.file_name),
-                        source.info.architecture, source.info.layers);
+    return InvalidError(
+        "tensor '{}' is not part of a {} model of {} layers; is it another architecture?",
+        Printable(left.file_name), source.info.architecture, source.info.layers);
   }
   return OkStatus();
 }
 
-Digest256 Fingerprint(const ModelInfo& info, const std::map<std::string, Tensor, std::less<>>& tensors) {
+Digest256 Fingerprint(const ModelInfo& info,
+                      const std::map<std::string, Tensor, std::less<>>& tensors) {
   const auto bits = [](double value) { return std::bit_cast<uint64_t>(value); };
   const RopeScaling& rope = info.rope_scaling;
   Sha256Hasher hasher;
   std::string text = fmt::format(
-      "baton-model-v1 {} vocab={} hidden={} layers={} heads={} kv_heads={} head_dim={} ffn={} positions={} theta={:x} eps={:x} "
+      "baton-model-v1 {} vocab={} hidden={} layers={} heads={} kv_heads={} head_dim={} ffn={} "
+      "positions={} theta={:x} eps={:x} "
       "rope={:x},{:x},{:x},{:x} tied={} bias={} divisors={}\n",
-      info.architecture, info.vocab, info.hidden, info.layers, info.heads, info.kv_heads, info.head_dim, info.ffn,
-      info.max_positions, bits(info.rope_theta), bits(info.norm_eps), bits(rope.factor), bits(rope.low_freq_factor),
-      bits(rope.high_freq_factor), bits(rope.original_max_positions), info.tied, info.qkv_bias, info.rope_freq_divisors.size());
+      info.architecture, info.vocab, info.hidden, info.layers, info.heads, info.kv_heads,
+      info.head_dim, info.ffn, info.max_positions, bits(info.rope_theta), bits(info.norm_eps),
+      bits(rope.factor), bits(rope.low_freq_factor), bits(rope.high_freq_factor),
+      bits(rope.original_max_positions), info.tied, info.qkv_bias, info.rope_freq_divisors.size());
   hasher.Update(AsBytes(text));
   hasher.Update(std::as_bytes(std::span(info.rope_freq_divisors)));
   for (const auto& [name, tensor] : tensors) {
-    text = fmt::format("{} {} {}\n", name, static_cast<uint32_t>(tensor.type), ShapeText(tensor.shape));
+    text = fmt::format("{} {} {}\n", name, static_cast<uint32_t>(tensor.type),
+                       ShapeText(tensor.shape));
     hasher.Update(AsBytes(text));
     hasher.Update(tensor.data);
   }
@@ -145,25 +163,32 @@ Status CheckTokenIds(const ModelInfo& info) {
     }
   }
   if (info.bos_id < -1 || (info.bos_id >= 0 && static_cast<uint32_t>(info.bos_id) >= info.vocab)) {
-    return InvalidError("the start token {} is outside the vocabulary of {}", info.bos_id, info.vocab);
+    return InvalidError("the start token {} is outside the vocabulary of {}", info.bos_id,
+                        info.vocab);
   }
   return OkStatus();
 }
 
 Status CheckRope(const ModelInfo& info) {
   const auto positive = [](double value) { return std::isfinite(value) && value > 0; };
-  if (!positive(info.rope_theta)) return InvalidError("the RoPE base is {}; it must be finite and positive", info.rope_theta);
+  if (!positive(info.rope_theta))
+    return InvalidError("the RoPE base is {}; it must be finite and positive", info.rope_theta);
   const RopeScaling& rope = info.rope_scaling;
-  if (!positive(rope.factor) || rope.factor < 1 || !positive(rope.low_freq_factor) || !positive(rope.high_freq_factor) ||
-      rope.high_freq_factor <= rope.low_freq_factor || !positive(rope.original_max_positions)) {
-    return InvalidError("the llama3 RoPE scaling (factor {}, low {}, high {}, original {}) is impossible", rope.factor,
-                        rope.low_freq_factor, rope.high_freq_factor, rope.original_max_positions);
+  if (!positive(rope.factor) || rope.factor < 1 || !positive(rope.low_freq_factor) ||
+      !positive(rope.high_freq_factor) || rope.high_freq_factor <= rope.low_freq_factor ||
+      !positive(rope.original_max_positions)) {
+    return InvalidError(
+        "the llama3 RoPE scaling (factor {}, low {}, high {}, original {}) is impossible",
+        rope.factor, rope.low_freq_factor, rope.high_freq_factor, rope.original_max_positions);
   }
   if (!info.rope_freq_divisors.empty() && info.rope_freq_divisors.size() != info.head_dim / 2) {
-    return InvalidError("there are {} RoPE frequency divisors for {} frequencies", info.rope_freq_divisors.size(), info.head_dim / 2);
+    return InvalidError("there are {} RoPE frequency divisors for {} frequencies",
+                        info.rope_freq_divisors.size(), info.head_dim / 2);
   }
   for (const float divisor : info.rope_freq_divisors) {
-    if (!positive(divisor)) return InvalidError("a RoPE frequency divisor is {}; it must be finite and positive", divisor);
+    if (!positive(divisor))
+      return InvalidError("a RoPE frequency divisor is {}; it must be finite and positive",
+                          divisor);
   }
   return OkStatus();
 }
@@ -174,7 +199,8 @@ Status WeightSource::Add(SourceTensor tensor) {
   const std::string file_name = Printable(tensor.file_name);
   const auto [it, added] = tensors.emplace(tensor.tensor.name, std::move(tensor));
   if (added) return OkStatus();
-  return InvalidError("tensors '{}' and '{}' are the same one", Printable(it->second.file_name), file_name);
+  return InvalidError("tensors '{}' and '{}' are the same one", Printable(it->second.file_name),
+                      file_name);
 }
 
 Status CheckDimensions(const ModelInfo& info) {
@@ -183,9 +209,11 @@ Status CheckDimensions(const ModelInfo& info) {
   RETURN_IF_ERROR(CheckRange("the hidden size", info.hidden, 1, 1u << 20));
   RETURN_IF_ERROR(CheckRange("the number of heads", info.heads, 1, 1u << 14));
   RETURN_IF_ERROR(CheckRange("the number of KV heads", info.kv_heads, 1, info.heads));
-  if (info.heads % info.kv_heads != 0) return InvalidError("{} heads are no multiple of {} KV heads", info.heads, info.kv_heads);
+  if (info.heads % info.kv_heads != 0)
+    return InvalidError("{} heads are no multiple of {} KV heads", info.heads, info.kv_heads);
   RETURN_IF_ERROR(CheckRange("the head dimension", info.head_dim, 2, 4096));
-  if (info.head_dim % 2 != 0) return InvalidError("the head dimension {} is odd; RoPE rotates pairs", info.head_dim);
+  if (info.head_dim % 2 != 0)
+    return InvalidError("the head dimension {} is odd; RoPE rotates pairs", info.head_dim);
   RETURN_IF_ERROR(CheckRange("the feed-forward size", info.ffn, 1, 1u << 24));
   RETURN_IF_ERROR(CheckRange("the vocabulary size", info.vocab, 1, 1u << 26));
   RETURN_IF_ERROR(CheckRange("the number of positions", info.max_positions, 1, 1u << 30));
@@ -204,7 +232,8 @@ Result<std::unique_ptr<WeightFile>> BuildWeights(WeightSource source) {
               (source.tied == WeightSource::Tied::kByPresence && head == source.tensors.end());
   // transformers ignores a stored head where the configuration ties it to the embedding.
   if (info.tied && head != source.tensors.end()) source.tensors.erase(head);
-  info.qkv_bias |= info.architecture == "qwen2" || source.tensors.count("model.layers.0.self_attn.q_proj.bias") != 0;
+  info.qkv_bias |= info.architecture == "qwen2" ||
+                   source.tensors.count("model.layers.0.self_attn.q_proj.bias") != 0;
 
   std::map<std::string, Tensor, std::less<>> tensors;
   for (const Expected& expected : ExpectedTensors(info)) {
@@ -215,14 +244,16 @@ Result<std::unique_ptr<WeightFile>> BuildWeights(WeightSource source) {
   }
   RETURN_IF_ERROR(CheckLeftovers(source));
   info.fingerprint = Fingerprint(info, tensors);
-  return std::unique_ptr<WeightFile>(new LoadedWeights(std::move(info), std::move(tensors), std::move(source.owners)));
+  return std::unique_ptr<WeightFile>(
+      new LoadedWeights(std::move(info), std::move(tensors), std::move(source.owners)));
 }
 
 Result<std::unique_ptr<WeightFile>> OpenWeights(const std::string& path) {
   std::error_code error;
   const std::filesystem::file_status file = std::filesystem::status(path, error);
   if (!std::filesystem::exists(file)) return NotFoundError("there is no model at {}", path);
-  Result<WeightSource> source = std::filesystem::is_directory(file) ? ReadHfWeights(path) : ReadGgufWeights(path);
+  Result<WeightSource> source =
+      std::filesystem::is_directory(file) ? ReadHfWeights(path) : ReadGgufWeights(path);
   if (!source.ok()) return source.status();
   Result<std::unique_ptr<WeightFile>> built = BuildWeights(std::move(source).value());
   if (!built.ok()) return built.status().WithContext(path);

@@ -1,4 +1,5 @@
-// A GGUF file as canonical tensors: names, dimensions, and the rows of q and k put back into half-split order.
+// A GGUF file as canonical tensors: names, dimensions, and the rows of q and k put back into
+// half-split order.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -13,23 +14,26 @@ namespace {
 struct NamePair {
   std::string_view gguf, canonical;
 };
-constexpr std::array<NamePair, 3> kModelNames = {{{"token_embd.weight", "model.embed_tokens.weight"},
-                                                  {"output_norm.weight", "model.norm.weight"},
-                                                  {"output.weight", "lm_head.weight"}}};
-constexpr std::array<NamePair, 12> kLayerNames = {{{"attn_norm.weight", "input_layernorm.weight"},
-                                                   {"attn_q.weight", "self_attn.q_proj.weight"},
-                                                   {"attn_k.weight", "self_attn.k_proj.weight"},
-                                                   {"attn_v.weight", "self_attn.v_proj.weight"},
-                                                   {"attn_q.bias", "self_attn.q_proj.bias"},
-                                                   {"attn_k.bias", "self_attn.k_proj.bias"},
-                                                   {"attn_v.bias", "self_attn.v_proj.bias"},
-                                                   {"attn_output.weight", "self_attn.o_proj.weight"},
-                                                   {"ffn_norm.weight", "post_attention_layernorm.weight"},
-                                                   {"ffn_gate.weight", "mlp.gate_proj.weight"},
-                                                   {"ffn_up.weight", "mlp.up_proj.weight"},
-                                                   {"ffn_down.weight", "mlp.down_proj.weight"}}};
+constexpr std::array<NamePair, 3> kModelNames = {
+    {{"token_embd.weight", "model.embed_tokens.weight"},
+     {"output_norm.weight", "model.norm.weight"},
+     {"output.weight", "lm_head.weight"}}};
+constexpr std::array<NamePair, 12> kLayerNames = {
+    {{"attn_norm.weight", "input_layernorm.weight"},
+     {"attn_q.weight", "self_attn.q_proj.weight"},
+     {"attn_k.weight", "self_attn.k_proj.weight"},
+     {"attn_v.weight", "self_attn.v_proj.weight"},
+     {"attn_q.bias", "self_attn.q_proj.bias"},
+     {"attn_k.bias", "self_attn.k_proj.bias"},
+     {"attn_v.bias", "self_attn.v_proj.bias"},
+     {"attn_output.weight", "self_attn.o_proj.weight"},
+     {"ffn_norm.weight", "post_attention_layernorm.weight"},
+     {"ffn_gate.weight", "mlp.gate_proj.weight"},
+     {"ffn_up.weight", "mlp.up_proj.weight"},
+     {"ffn_down.weight", "mlp.down_proj.weight"}}};
 
-/// A layer's tensor that is not in the table keeps its last part, so that the check for unknown ones sees it.
+/// A layer's tensor that is not in the table keeps its last part, so that the check for unknown
+/// ones sees it.
 std::string CanonicalName(std::string_view name) {
   for (const NamePair& pair : kModelNames) {
     if (pair.gguf == name) return std::string(pair.canonical);
@@ -60,10 +64,13 @@ class KeyReader {
     const std::string key = prefix_ + std::string(name);
     Result<uint64_t> value = file_.GetCount(key).ok() ? EqualElements(key) : file_.GetUint(key);
     if (!value.ok()) return Fail(value.status());
-    if (*value > UINT32_MAX) return Fail(InvalidError("{}: key '{}' is {}, which is absurd", file_.path(), key, *value));
+    if (*value > UINT32_MAX)
+      return Fail(InvalidError("{}: key '{}' is {}, which is absurd", file_.path(), key, *value));
     return static_cast<uint32_t>(*value);
   }
-  uint32_t CountOr(std::string_view name, uint32_t absent) { return Has(name) ? Count(name) : absent; }
+  uint32_t CountOr(std::string_view name, uint32_t absent) {
+    return Has(name) ? Count(name) : absent;
+  }
   double FloatOr(std::string_view name, double absent) {
     if (!Has(name)) return absent;
     Result<double> value = file_.GetFloat(prefix_ + std::string(name));
@@ -83,13 +90,18 @@ class KeyReader {
   Result<uint64_t> EqualElements(const std::string& key) const {
     ASSIGN_OR_RETURN(const std::vector<int64_t> values, file_.GetInts(key));
     for (const int64_t value : values) {
-      if (value != values.front()) return InvalidError("{}: key '{}' differs between layers, which is not supported", file_.path(), key);
+      if (value != values.front())
+        return InvalidError("{}: key '{}' differs between layers, which is not supported",
+                            file_.path(), key);
     }
-    if (values.empty() || values.front() < 0) return InvalidError("{}: key '{}' has no usable element", file_.path(), key);
+    if (values.empty() || values.front() < 0)
+      return InvalidError("{}: key '{}' has no usable element", file_.path(), key);
     return static_cast<uint64_t>(values.front());
   }
   uint32_t Fail(Status status) {
-    if (status_.ok()) status_ = status.code() == StatusCode::kNotFound ? InvalidError("{}", status.message()) : std::move(status);
+    if (status_.ok())
+      status_ = status.code() == StatusCode::kNotFound ? InvalidError("{}", status.message())
+                                                       : std::move(status);
     return 0;
   }
 
@@ -102,15 +114,18 @@ class KeyReader {
 Result<TokenId> ReadTokenId(const GgufFile& file, std::string_view key) {
   ASSIGN_OR_RETURN(const int64_t id, file.GetInt(key));
   if (id == -1 || id == int64_t{UINT32_MAX}) return TokenId{-1};
-  if (id < 0 || id > INT32_MAX) return InvalidError("{}: key '{}' is {}, which is no token", file.path(), key, id);
+  if (id < 0 || id > INT32_MAX)
+    return InvalidError("{}: key '{}' is {}, which is no token", file.path(), key, id);
   return static_cast<TokenId>(id);
 }
 
 Status ReadTokenIds(const GgufFile& file, ModelInfo& info) {
-  for (const std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+  for (const std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                     "tokenizer.ggml.eom_token_id"}) {
     if (!file.Has(key)) continue;
     ASSIGN_OR_RETURN(const TokenId id, ReadTokenId(file, key));
-    const bool known = std::find(info.eos_ids.begin(), info.eos_ids.end(), id) != info.eos_ids.end();
+    const bool known =
+        std::find(info.eos_ids.begin(), info.eos_ids.end(), id) != info.eos_ids.end();
     if (id >= 0 && !known) info.eos_ids.push_back(id);
   }
   if (file.Has("tokenizer.ggml.bos_token_id")) {
@@ -127,11 +142,18 @@ Status CheckFeatures(KeyReader& keys, const ModelInfo& info) {
   const uint32_t experts = keys.CountOr("expert_count", 0);
   RETURN_IF_ERROR(keys.status());
   if (scaling != "none" && (scaling != "linear" || factor != 1)) {
-    return InvalidError("RoPE scaling '{}' is not supported; none and the frequencies of rope_freqs.weight are", Printable(scaling));
+    return InvalidError(
+        "RoPE scaling '{}' is not supported; none and the frequencies of rope_freqs.weight are",
+        Printable(scaling));
   }
-  if (factor != 1 && factor != 0 && scaling == "none") return InvalidError("linear RoPE scaling by {} is not supported", factor);
-  if (rotated != info.head_dim) return InvalidError("RoPE over {} of {} head elements is not supported", rotated, info.head_dim);
-  if (value_length != info.head_dim) return InvalidError("values of {} with keys of {} are not supported", value_length, info.head_dim);
+  if (factor != 1 && factor != 0 && scaling == "none")
+    return InvalidError("linear RoPE scaling by {} is not supported", factor);
+  if (rotated != info.head_dim)
+    return InvalidError("RoPE over {} of {} head elements is not supported", rotated,
+                        info.head_dim);
+  if (value_length != info.head_dim)
+    return InvalidError("values of {} with keys of {} are not supported", value_length,
+                        info.head_dim);
   if (experts != 0) return InvalidError("mixtures of {} experts are not supported", experts);
   return OkStatus();
 }
@@ -147,10 +169,12 @@ Status ReadDivisors(const GgufFile& file, ModelInfo& info) {
 
 Result<ModelInfo> ReadInfo(const GgufFile& file) {
   ModelInfo info;
-  if (!file.Has("general.architecture")) return InvalidError("{}: key 'general.architecture' is missing", file.path());
+  if (!file.Has("general.architecture"))
+    return InvalidError("{}: key 'general.architecture' is missing", file.path());
   ASSIGN_OR_RETURN(const std::string_view architecture, file.GetString("general.architecture"));
   if (architecture != "llama" && architecture != "qwen2") {
-    return InvalidError("{}: architecture '{}' is not supported; {} are", file.path(), Printable(architecture), kSupportedArchitectures);
+    return InvalidError("{}: architecture '{}' is not supported; {} are", file.path(),
+                        Printable(architecture), kSupportedArchitectures);
   }
   info.architecture = std::string(architecture);
   info.name = std::filesystem::path(file.path()).stem().string();
@@ -160,19 +184,25 @@ Result<ModelInfo> ReadInfo(const GgufFile& file) {
   info.ffn = keys.Count("feed_forward_length");
   info.heads = keys.Count("attention.head_count");
   info.kv_heads = keys.CountOr("attention.head_count_kv", info.heads);
-  info.head_dim = keys.CountOr("attention.key_length", info.heads == 0 ? 0 : info.hidden / info.heads);
+  info.head_dim =
+      keys.CountOr("attention.key_length", info.heads == 0 ? 0 : info.hidden / info.heads);
   info.max_positions = keys.Count("context_length");
   info.rope_theta = keys.FloatOr("rope.freq_base", 10000);
   info.norm_eps = keys.FloatOr("attention.layer_norm_rms_epsilon", 0);
   RETURN_IF_ERROR(keys.status());
-  if (!keys.Has("attention.layer_norm_rms_epsilon")) return InvalidError("{}: the norm's epsilon is missing", file.path());
+  if (!keys.Has("attention.layer_norm_rms_epsilon"))
+    return InvalidError("{}: the norm's epsilon is missing", file.path());
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");
-  if (embedding == nullptr) return InvalidError("{}: tensor 'token_embd.weight' is missing", file.path());
-  const uint64_t rows = embedding->shape.size() < 2 ? 1 : embedding->shape[embedding->shape.size() - 2];
+  if (embedding == nullptr)
+    return InvalidError("{}: tensor 'token_embd.weight' is missing", file.path());
+  const uint64_t rows =
+      embedding->shape.size() < 2 ? 1 : embedding->shape[embedding->shape.size() - 2];
   if (rows > UINT32_MAX) return InvalidError("{}: a vocabulary of {} is absurd", file.path(), rows);
   info.vocab = static_cast<uint32_t>(rows);
-  if (const Result<uint64_t> tokens = file.GetCount("tokenizer.ggml.tokens"); tokens.ok() && *tokens > rows) {
-    return InvalidError("{}: the tokenizer has {} tokens and the embedding {} rows", file.path(), *tokens, rows);
+  if (const Result<uint64_t> tokens = file.GetCount("tokenizer.ggml.tokens");
+      tokens.ok() && *tokens > rows) {
+    return InvalidError("{}: the tokenizer has {} tokens and the embedding {} rows", file.path(),
+                        *tokens, rows);
   }
   RETURN_IF_ERROR(ReadTokenIds(file, info));
   RETURN_IF_ERROR(ReadDivisors(file, info).WithContext(file.path()));
@@ -181,10 +211,12 @@ Result<ModelInfo> ReadInfo(const GgufFile& file) {
   return info;
 }
 
-/// llama's writer interleaves the halves of each head for adjacent-pair RoPE: row 2j+s of a head in the file is row
-/// s*(D/2)+j of the original. Rows of quantised blocks do not depend on each other, so moving their bytes is exact.
-/// A tensor of a wrong shape is left alone, for BuildWeights to report.
-void UndoPermutation(uint32_t heads, uint32_t head_dim, Tensor& tensor, std::vector<std::shared_ptr<const void>>& owners) {
+/// llama's writer interleaves the halves of each head for adjacent-pair RoPE: row 2j+s of a head in
+/// the file is row s*(D/2)+j of the original. Rows of quantised blocks do not depend on each other,
+/// so moving their bytes is exact. A tensor of a wrong shape is left alone, for BuildWeights to
+/// report.
+void UndoPermutation(uint32_t heads, uint32_t head_dim, Tensor& tensor,
+                     std::vector<std::shared_ptr<const void>>& owners) {
   const uint64_t rows = uint64_t{heads} * head_dim;
   const bool is_bias = tensor.shape.size() == 1;
   if (is_bias && FindTensorType(static_cast<uint32_t>(tensor.type))->block_elements != 1) return;
@@ -194,7 +226,8 @@ void UndoPermutation(uint32_t heads, uint32_t head_dim, Tensor& tensor, std::vec
   const uint64_t half = head_dim / 2;
   for (uint64_t head = 0; head < heads; ++head) {
     for (uint64_t row = 0; row < head_dim; ++row) {
-      const uint64_t from = head * head_dim + row, to = head * head_dim + (row % 2) * half + row / 2;
+      const uint64_t from = head * head_dim + row,
+                     to = head * head_dim + (row % 2) * half + row / 2;
       std::memcpy(copy->data() + to * row_bytes, tensor.data.data() + from * row_bytes, row_bytes);
     }
   }
@@ -216,9 +249,11 @@ Result<WeightSource> ReadGgufWeights(const std::string& path) {
     entry.file_name = std::string(stored.name);
     entry.tensor = {CanonicalName(stored.name), stored.type, stored.shape, stored.data};
     const std::string_view name = entry.tensor.name;
-    const bool is_q = name.find("self_attn.q_proj.") != name.npos, is_k = name.find("self_attn.k_proj.") != name.npos;
+    const bool is_q = name.find("self_attn.q_proj.") != name.npos,
+               is_k = name.find("self_attn.k_proj.") != name.npos;
     if (info.architecture == "llama" && (is_q || is_k)) {
-      UndoPermutation(is_q ? info.heads : info.kv_heads, info.head_dim, entry.tensor, source.owners);
+      UndoPermutation(is_q ? info.heads : info.kv_heads, info.head_dim, entry.tensor,
+                      source.owners);
     }
     RETURN_IF_ERROR(source.Add(std::move(entry)).WithContext(path));
   }

@@ -32,9 +32,11 @@ int Depth(std::string_view text) {
 Result<nlohmann::json> ReadJsonObject(const std::string& path, uint64_t max_bytes) {
   ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file, MappedFile::Open(path));
   const std::string_view text = AsText(file->bytes());
-  if (text.size() > max_bytes) return InvalidError("{} has {} bytes; at most {} are allowed", path, text.size(), max_bytes);
+  if (text.size() > max_bytes)
+    return InvalidError("{} has {} bytes; at most {} are allowed", path, text.size(), max_bytes);
   if (Depth(text) > kMaxDepth) return InvalidError("{} is nested deeper than {}", path, kMaxDepth);
-  nlohmann::json json = nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json json =
+      nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return InvalidError("{} is not valid JSON", path);
   if (!json.is_object()) return InvalidError("{} does not hold a JSON object", path);
   return json;

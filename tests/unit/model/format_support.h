@@ -18,7 +18,8 @@ namespace baton::testing_formats {
 class TempDir {
  public:
   TempDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "baton_formats_XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "baton_formats_XXXXXX").string();
     if (::mkdtemp(pattern.data()) != nullptr) path_ = pattern;
   }
   ~TempDir() {
@@ -43,7 +44,9 @@ inline std::string ReadAll(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-inline std::string Golden(const std::string& name) { return std::string(BATON_SHARED_DIR) + "/golden/" + name; }
+inline std::string Golden(const std::string& name) {
+  return std::string(BATON_SHARED_DIR) + "/golden/" + name;
+}
 
 template <typename T>
 std::string Raw(T value) {
@@ -51,7 +54,9 @@ std::string Raw(T value) {
   std::memcpy(out.data(), &value, sizeof value);
   return out;
 }
-inline std::string RawString(std::string_view text) { return Raw<uint64_t>(text.size()) + std::string(text); }
+inline std::string RawString(std::string_view text) {
+  return Raw<uint64_t>(text.size()) + std::string(text);
+}
 
 class GgufBuilder {
  public:
@@ -65,7 +70,9 @@ class GgufBuilder {
   }
   GgufBuilder& U32(std::string_view key, uint32_t value) { return Value(key, 4, Raw(value)); }
   GgufBuilder& F32(std::string_view key, float value) { return Value(key, 6, Raw(value)); }
-  GgufBuilder& String(std::string_view key, std::string_view text) { return Value(key, 8, RawString(text)); }
+  GgufBuilder& String(std::string_view key, std::string_view text) {
+    return Value(key, 8, RawString(text));
+  }
   GgufBuilder& Array(std::string_view key, uint32_t type, uint64_t count, const std::string& raw) {
     return Value(key, 9, Raw(type) + Raw(count) + raw);
   }
@@ -75,14 +82,16 @@ class GgufBuilder {
     return Array(key, 8, texts.size(), raw);
   }
   /// `dims` fastest first, as in the file; the data is put behind that of the tensors before.
-  GgufBuilder& Tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, const std::string& data) {
+  GgufBuilder& Tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type,
+                      const std::string& data) {
     data_.resize(RoundUp(data_.size(), alignment));
     RawTensor(name, dims, type, data_.size());
     data_ += data;
     return *this;
   }
   /// Only the table's entry.
-  GgufBuilder& RawTensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, uint64_t offset) {
+  GgufBuilder& RawTensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type,
+                         uint64_t offset) {
     std::string entry = RawString(name) + Raw(static_cast<uint32_t>(dims.size()));
     for (const uint64_t dim : dims) entry += Raw(dim);
     tensors_.push_back(entry + Raw(type) + Raw(offset));
@@ -116,7 +125,8 @@ struct TinyShape {
 
 inline GgufBuilder& AddTinyKeys(GgufBuilder& b, const std::string& arch, const TinyShape& shape) {
   b.String("general.architecture", arch).U32(arch + ".block_count", shape.layers);
-  b.U32(arch + ".context_length", 128).U32(arch + ".embedding_length", static_cast<uint32_t>(shape.hidden));
+  b.U32(arch + ".context_length", 128)
+      .U32(arch + ".embedding_length", static_cast<uint32_t>(shape.hidden));
   b.U32(arch + ".feed_forward_length", static_cast<uint32_t>(shape.ffn));
   b.U32(arch + ".attention.head_count", static_cast<uint32_t>(shape.heads));
   b.U32(arch + ".attention.head_count_kv", static_cast<uint32_t>(shape.kv_heads));
@@ -124,7 +134,8 @@ inline GgufBuilder& AddTinyKeys(GgufBuilder& b, const std::string& arch, const T
 }
 
 /// Tensors of a small model, F32, tied; `skip` leaves one out.
-inline GgufBuilder& AddTinyTensors(GgufBuilder& b, const std::string& arch, const TinyShape& s, std::string_view skip = "") {
+inline GgufBuilder& AddTinyTensors(GgufBuilder& b, const std::string& arch, const TinyShape& s,
+                                   std::string_view skip = "") {
   const auto add = [&](const std::string& name, std::vector<uint64_t> dims, float first) {
     uint64_t n = 1;
     for (const uint64_t dim : dims) n *= dim;

@@ -1,4 +1,5 @@
-// Block types against golden/quant, which holds bytes and values made by the reference implementation.
+// Block types against golden/quant, which holds bytes and values made by the reference
+// implementation.
 #include "model/quant.h"
 
 #include <bit>
@@ -18,12 +19,16 @@ using quant::FloatToBf16;
 using quant::FloatToHalf;
 using quant::HalfToFloat;
 
-constexpr std::array kAllTypes = {TensorType::kF32,  TensorType::kF16,  TensorType::kBF16, TensorType::kQ4_0,
-                                  TensorType::kQ4_1, TensorType::kQ5_0, TensorType::kQ5_1, TensorType::kQ8_0,
-                                  TensorType::kQ4_K, TensorType::kQ5_K, TensorType::kQ6_K, TensorType::kIQ4_NL};
-constexpr std::array kBlockEncoders = {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0, TensorType::kQ5_1, TensorType::kQ8_0};
+constexpr std::array kAllTypes = {TensorType::kF32,  TensorType::kF16,  TensorType::kBF16,
+                                  TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0,
+                                  TensorType::kQ5_1, TensorType::kQ8_0, TensorType::kQ4_K,
+                                  TensorType::kQ5_K, TensorType::kQ6_K, TensorType::kIQ4_NL};
+constexpr std::array kBlockEncoders = {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0,
+                                       TensorType::kQ5_1, TensorType::kQ8_0};
 
-const TensorTypeInfo& InfoOf(TensorType type) { return *FindTensorType(static_cast<uint32_t>(type)); }
+const TensorTypeInfo& InfoOf(TensorType type) {
+  return *FindTensorType(static_cast<uint32_t>(type));
+}
 
 std::vector<float> Floats(Bytes bytes) {
   std::vector<float> out(bytes.size() / sizeof(float));
@@ -33,7 +38,8 @@ std::vector<float> Floats(Bytes bytes) {
 
 /// Equal bits, except that any NaN equals any NaN.
 testing::AssertionResult SameBits(std::span<const float> a, std::span<const float> b) {
-  if (a.size() != b.size()) return testing::AssertionFailure() << a.size() << " against " << b.size() << " values";
+  if (a.size() != b.size())
+    return testing::AssertionFailure() << a.size() << " against " << b.size() << " values";
   for (size_t i = 0; i < a.size(); ++i) {
     if (std::isnan(a[i]) && std::isnan(b[i])) continue;
     if (std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i])) {
@@ -66,7 +72,8 @@ TEST_F(GoldenQuant, DequantizeIsBitExact) {
     const std::string name(InfoOf(type).name);
     const Bytes bytes = Data(name + ".bytes");
     const std::vector<float> want = Floats(Data(name + ".floats"));
-    ASSERT_EQ(bytes.size() / InfoOf(type).block_bytes * InfoOf(type).block_elements, want.size()) << name;
+    ASSERT_EQ(bytes.size() / InfoOf(type).block_bytes * InfoOf(type).block_elements, want.size())
+        << name;
     std::vector<float> got(want.size());
     Dequantize(type, bytes.data(), got.size(), got.data());
     EXPECT_TRUE(SameBits(got, want)) << name;
@@ -75,23 +82,27 @@ TEST_F(GoldenQuant, DequantizeIsBitExact) {
 
 TEST_F(GoldenQuant, QuantizeIsBitExact) {
   const std::vector<float> input = Floats(Data("quantize_input"));
-  for (const TensorType type : {TensorType::kF16, TensorType::kBF16, TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0,
-                                TensorType::kQ5_1, TensorType::kQ8_0}) {
+  for (const TensorType type :
+       {TensorType::kF16, TensorType::kBF16, TensorType::kQ4_0, TensorType::kQ4_1,
+        TensorType::kQ5_0, TensorType::kQ5_1, TensorType::kQ8_0}) {
     const std::string name(InfoOf(type).name);
     const Bytes want = Data("quantize_" + name);
-    std::vector<std::byte> got(input.size() / InfoOf(type).block_elements * InfoOf(type).block_bytes);
+    std::vector<std::byte> got(input.size() / InfoOf(type).block_elements *
+                               InfoOf(type).block_bytes);
     ASSERT_EQ(got.size(), want.size()) << name;
     ASSERT_TRUE(Quantize(type, input.data(), input.size(), got.data()).ok()) << name;
     size_t different = 0;
     for (size_t i = 0; i < got.size(); ++i) different += got[i] != want[i];
     EXPECT_EQ(different, 0u) << name << ": first difference at byte "
-                             << std::mismatch(got.begin(), got.end(), want.begin()).first - got.begin();
+                             << std::mismatch(got.begin(), got.end(), want.begin()).first -
+                                    got.begin();
   }
 }
 
 TEST_F(GoldenQuant, BlockSizesMatchTheReference) {
   std::ifstream in(std::string(BATON_SHARED_DIR) + "/golden/quant/blocks.json");
-  for (const auto& [name, entry] : nlohmann::json::parse(in).items()) {
+  const nlohmann::json types = nlohmann::json::parse(in);
+  for (const auto& [name, entry] : types.items()) {
     if (!entry.contains("ggml_type_id")) continue;
     const uint32_t id = entry["ggml_type_id"];
     EXPECT_EQ(TensorTypeName(id), name);
@@ -103,7 +114,8 @@ TEST_F(GoldenQuant, BlockSizesMatchTheReference) {
 }
 
 TEST(TensorTypes, KnownNamedAndUnknown) {
-  for (const TensorType type : kAllTypes) EXPECT_NE(FindTensorType(static_cast<uint32_t>(type)), nullptr);
+  for (const TensorType type : kAllTypes)
+    EXPECT_NE(FindTensorType(static_cast<uint32_t>(type)), nullptr);
   int known = 0;
   for (uint32_t id = 0; id < 1000; ++id) known += FindTensorType(id) != nullptr;
   EXPECT_EQ(known, static_cast<int>(kAllTypes.size()));
@@ -136,9 +148,11 @@ TEST(Half, EveryValueSurvivesTheRoundTrip) {
 }
 
 TEST(Half, RoundsToNearestEven) {
-  // Halfway between each half and the next one up: the even mantissa wins; a hair to either side decides otherwise.
+  // Halfway between each half and the next one up: the even mantissa wins; a hair to either side
+  // decides otherwise.
   for (uint32_t bits = 0; bits < 0x7bff; ++bits) {
-    const float low = HalfToFloat(static_cast<uint16_t>(bits)), high = HalfToFloat(static_cast<uint16_t>(bits + 1));
+    const float low = HalfToFloat(static_cast<uint16_t>(bits)),
+                high = HalfToFloat(static_cast<uint16_t>(bits + 1));
     const float middle = low + (high - low) / 2;
     ASSERT_EQ(FloatToHalf(middle), bits + (bits & 1));
     ASSERT_EQ(FloatToHalf(std::nextafter(middle, low)), bits);
@@ -174,10 +188,13 @@ TEST(Quantize, ErrorIsWithinHalfAStep) {
     ASSERT_TRUE(Quantize(type, input.data(), input.size(), bytes.data()).ok());
     std::vector<float> back(input.size());
     Dequantize(type, bytes.data(), back.size(), back.data());
-    // The range of a block is at most 4 (affine) or the magnitude 2 over half the levels; f16 scales add a little. The
-    // symmetric types clip the far end by up to a whole step.
-    const float step = type == TensorType::kQ8_0 ? 2.f / 127 : type == TensorType::kQ4_0 || type == TensorType::kQ4_1 ? 4.f / 15 : 4.f / 31;
-    for (size_t i = 0; i < input.size(); ++i) ASSERT_NEAR(back[i], input[i], step * 1.1f) << InfoOf(type).name;
+    // The range of a block is at most 4 (affine) or the magnitude 2 over half the levels; f16
+    // scales add a little. The symmetric types clip the far end by up to a whole step.
+    const float step = type == TensorType::kQ8_0                                ? 2.f / 127
+                       : type == TensorType::kQ4_0 || type == TensorType::kQ4_1 ? 4.f / 15
+                                                                                : 4.f / 31;
+    for (size_t i = 0; i < input.size(); ++i)
+      ASSERT_NEAR(back[i], input[i], step * 1.1f) << InfoOf(type).name;
   }
 }
 
@@ -196,14 +213,16 @@ TEST(Quantize, DegenerateBlocks) {
 TEST(Quantize, RefusesWhatItCannotWrite) {
   std::vector<float> input(256, 1.0f);
   std::vector<std::byte> out(1024);
-  for (const TensorType type : {TensorType::kQ4_K, TensorType::kQ5_K, TensorType::kQ6_K, TensorType::kIQ4_NL}) {
+  for (const TensorType type :
+       {TensorType::kQ4_K, TensorType::kQ5_K, TensorType::kQ6_K, TensorType::kIQ4_NL}) {
     const Status status = Quantize(type, input.data(), 256, out.data());
     EXPECT_EQ(status.code(), StatusCode::kInvalid);
     EXPECT_THAT(status.message(), testing::HasSubstr(std::string(InfoOf(type).name)));
   }
   EXPECT_EQ(Quantize(TensorType::kQ4_0, input.data(), 33, out.data()).code(), StatusCode::kInvalid);
   input[17] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_THAT(Quantize(TensorType::kQ8_0, input.data(), 32, out.data()).message(), testing::HasSubstr("element 17"));
+  EXPECT_THAT(Quantize(TensorType::kQ8_0, input.data(), 32, out.data()).message(),
+              testing::HasSubstr("element 17"));
   EXPECT_TRUE(Quantize(TensorType::kF16, input.data(), 32, out.data()).ok());
 }
 

@@ -10,9 +10,12 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using namespace testing_formats;  // NOLINT(google-build-using-namespace)
 
-std::string FileOf(const std::string& header, const std::string& data) { return RawString(header) + data; }
+std::string FileOf(const std::string& header, const std::string& data) {
+  return RawString(header) + data;
+}
 
-Result<std::unique_ptr<SafetensorsFile>> ParseCopy(const std::string& text, std::vector<std::byte>* copy) {
+Result<std::unique_ptr<SafetensorsFile>> ParseCopy(const std::string& text,
+                                                   std::vector<std::byte>* copy) {
   const Bytes bytes = AsBytes(text);
   copy->assign(bytes.begin(), bytes.end());
   copy->shrink_to_fit();
@@ -28,8 +31,9 @@ std::string ErrorOf(const std::string& text) {
   return file.status().message();
 }
 
-const char kHeader[] = R"({"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2],"data_offsets":[8,12]},)"
-                       R"("a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})";
+const char kHeader[] =
+    R"({"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2],"data_offsets":[8,12]},)"
+    R"("a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})";
 
 TEST(Safetensors, ReadsTensorsAndMetadata) {
   std::vector<std::byte> copy;
@@ -48,8 +52,12 @@ TEST(Safetensors, ReadsTensorsAndMetadata) {
 
 TEST(Safetensors, AcceptsScalarsEmptyTensorsAndPadding) {
   std::vector<std::byte> copy;
-  auto parsed = ParseCopy(FileOf(R"({"s":{"dtype":"I64","shape":[],"data_offsets":[0,8]},"e":{"dtype":"F32","shape":[0,4],)"
-                                 R"("data_offsets":[8,8]}}     )", std::string(8, '\1')), &copy);
+  auto parsed = ParseCopy(
+      FileOf(
+          R"({"s":{"dtype":"I64","shape":[],"data_offsets":[0,8]},"e":{"dtype":"F32","shape":[0,4],)"
+          R"("data_offsets":[8,8]}}     )",
+          std::string(8, '\1')),
+      &copy);
   ASSERT_TRUE(parsed.ok()) << parsed.status().ToString();
   EXPECT_TRUE((*parsed)->Find("s")->shape.empty());
   EXPECT_TRUE((*parsed)->Find("e")->data.empty());
@@ -67,22 +75,30 @@ TEST(Safetensors, RefusesBadLengths) {
   EXPECT_THAT(ErrorOf(FileOf(" {}", "")), HasSubstr("begin with"));
 }
 
-std::string One(const std::string& dtype, const std::string& shape, const std::string& offsets, size_t data) {
-  return FileOf(R"({"t":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}", std::string(data, 'x'));
+std::string One(const std::string& dtype, const std::string& shape, const std::string& offsets,
+                size_t data) {
+  return FileOf(
+      R"({"t":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}",
+      std::string(data, 'x'));
 }
 
 TEST(Safetensors, RefusesBadTensors) {
   EXPECT_EQ(ErrorOf(One(R"("F16")", "[2,3]", "[0,12]", 12)), "no error");
-  EXPECT_THAT(ErrorOf(One(R"("F4")", "[8]", "[0,4]", 4)), HasSubstr("'t': the dtype 'F4' is unknown"));
+  EXPECT_THAT(ErrorOf(One(R"("F4")", "[8]", "[0,4]", 4)),
+              HasSubstr("'t': the dtype 'F4' is unknown"));
   EXPECT_THAT(ErrorOf(One("7", "[8]", "[0,4]", 4)), HasSubstr("'t'"));
-  EXPECT_THAT(ErrorOf(One(R"("F16")", "[2,3]", "[0,10]", 10)), HasSubstr("needs 12 bytes and data_offsets give 10"));
+  EXPECT_THAT(ErrorOf(One(R"("F16")", "[2,3]", "[0,10]", 10)),
+              HasSubstr("needs 12 bytes and data_offsets give 10"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[2,3]", "[0,12]", 11)), HasSubstr("truncated"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[2,3]", "[0,12]", 13)), HasSubstr("1 bytes at the end"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[2,3]", "[4,16]", 16)), HasSubstr("gap or overlap"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[2,3]", "[12,0]", 12)), HasSubstr("not inside"));
-  EXPECT_THAT(ErrorOf(One(R"("F16")", "[4294967296,4294967296]", "[0,0]", 0)), HasSubstr("overflows 64 bits"));
-  EXPECT_THAT(ErrorOf(One(R"("F16")", "[9223372036854775808]", "[0,0]", 0)), HasSubstr("overflows 64 bits"));
-  EXPECT_THAT(ErrorOf(One(R"("F16")", "[99999999999999999999999]", "[0,0]", 0)), HasSubstr("64 bits"));
+  EXPECT_THAT(ErrorOf(One(R"("F16")", "[4294967296,4294967296]", "[0,0]", 0)),
+              HasSubstr("overflows 64 bits"));
+  EXPECT_THAT(ErrorOf(One(R"("F16")", "[9223372036854775808]", "[0,0]", 0)),
+              HasSubstr("overflows 64 bits"));
+  EXPECT_THAT(ErrorOf(One(R"("F16")", "[99999999999999999999999]", "[0,0]", 0)),
+              HasSubstr("64 bits"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[-1]", "[0,2]", 2)), HasSubstr("negative"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[1.5]", "[0,2]", 2)), HasSubstr("not an integer"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[[1]]", "[0,2]", 2)), HasSubstr("array is out of place"));
@@ -90,20 +106,28 @@ TEST(Safetensors, RefusesBadTensors) {
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[true]", "[0,2]", 2)), HasSubstr("boolean"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[1]", "[0]", 2)), HasSubstr("missing"));
   EXPECT_THAT(ErrorOf(One(R"("F16")", "[1]", "[0,2,2]", 2)), HasSubstr("more than two"));
-  EXPECT_THAT(ErrorOf(One(R"("F16")", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", "[0,2]", 2)), HasSubstr("16 dimensions"));
+  EXPECT_THAT(ErrorOf(One(R"("F16")", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", "[0,2]", 2)),
+              HasSubstr("16 dimensions"));
 }
 
 TEST(Safetensors, RefusesBadHeaders) {
-  const auto tensor = [](const std::string& body) { return FileOf("{" + body + "}", std::string(4, 'x')); };
+  const auto tensor = [](const std::string& body) {
+    return FileOf("{" + body + "}", std::string(4, 'x'));
+  };
   const std::string a = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
   EXPECT_EQ(ErrorOf(tensor(a)), "no error");
   EXPECT_THAT(ErrorOf(tensor(a + "," + a)), HasSubstr("'a': the name occurs twice"));
-  EXPECT_THAT(ErrorOf(tensor(R"("__metadata__":{},"__metadata__":{},)" + a)), HasSubstr("occurs twice"));
-  EXPECT_THAT(ErrorOf(tensor(R"("__metadata__":{"k":"1","k":"2"},)" + a)), HasSubstr("key 'k' occurs twice"));
+  EXPECT_THAT(ErrorOf(tensor(R"("__metadata__":{},"__metadata__":{},)" + a)),
+              HasSubstr("occurs twice"));
+  EXPECT_THAT(ErrorOf(tensor(R"("__metadata__":{"k":"1","k":"2"},)" + a)),
+              HasSubstr("key 'k' occurs twice"));
   EXPECT_THAT(ErrorOf(tensor(R"("__metadata__":{"k":1},)" + a)), HasSubstr("out of place"));
   EXPECT_THAT(ErrorOf(tensor(R"("__metadata__":{"k":{}},)" + a)), HasSubstr("out of place"));
-  EXPECT_THAT(ErrorOf(tensor(R"("a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]})")), HasSubstr("occurs twice"));
-  EXPECT_THAT(ErrorOf(tensor(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1})")), HasSubstr("'x' is unknown"));
+  EXPECT_THAT(
+      ErrorOf(tensor(R"("a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]})")),
+      HasSubstr("occurs twice"));
+  EXPECT_THAT(ErrorOf(tensor(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1})")),
+              HasSubstr("'x' is unknown"));
   EXPECT_THAT(ErrorOf(tensor(R"("a":{"dtype":"F32","data_offsets":[0,4]})")), HasSubstr("missing"));
   EXPECT_THAT(ErrorOf(tensor(R"("a":[1])")), HasSubstr("array is out of place"));
   EXPECT_THAT(ErrorOf(tensor(R"("a":"text")")), HasSubstr("string is out of place"));
@@ -111,30 +135,35 @@ TEST(Safetensors, RefusesBadHeaders) {
   EXPECT_THAT(ErrorOf(FileOf("{" + a + "}{}", "1234")), HasSubstr("not valid JSON"));
   EXPECT_THAT(ErrorOf(tensor("\"a\xff\":{}")), HasSubstr("not valid JSON"));
   EXPECT_THAT(ErrorOf(FileOf("{\"a\":" + std::string(100000, '['), "")), HasSubstr("out of place"));
-  EXPECT_THAT(ErrorOf(tensor(a + R"(,"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})")), HasSubstr("gap or overlap"));
+  EXPECT_THAT(ErrorOf(tensor(a + R"(,"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})")),
+              HasSubstr("gap or overlap"));
 }
 
 TEST(Safetensors, EveryTruncationIsAnErrorAndFlipsNeverCrash) {
   const std::string whole = FileOf(kHeader, FloatData(3));
-  for (size_t length = 0; length < whole.size(); ++length) EXPECT_NE(ErrorOf(whole.substr(0, length)), "no error") << length;
+  for (size_t length = 0; length < whole.size(); ++length)
+    EXPECT_NE(ErrorOf(whole.substr(0, length)), "no error") << length;
   Random random(22);
   for (int round = 0; round < 5000; ++round) {
     std::string text = whole;
-    for (uint64_t flips = 1 + random.Below(3); flips > 0; --flips) text[random.Below(text.size())] = static_cast<char>(random.Below(256));
+    for (uint64_t flips = 1 + random.Below(3); flips > 0; --flips)
+      text[random.Below(text.size())] = static_cast<char>(random.Below(256));
     std::vector<std::byte> copy;
     auto file = ParseCopy(text, &copy);
     if (!file.ok()) continue;
-    for (const SafetensorsTensor& tensor : (*file)->tensors()) EXPECT_LE(tensor.data.size(), copy.size());
+    for (const SafetensorsTensor& tensor : (*file)->tensors())
+      EXPECT_LE(tensor.data.size(), copy.size());
   }
 }
 
 TEST(WriteSafetensors, RoundTripsThroughAFile) {
   const TempDir dir;
   const std::string path = dir.File("out.safetensors"), floats = FloatData(6), bytes = "abc";
-  const std::vector<SafetensorsTensor> tensors = {{"bytes", SafetensorsType::kU8, {3}, AsBytes(bytes)},
-                                                  {"weird \"name\" \xc3\xa9", SafetensorsType::kF32, {2, 3}, AsBytes(floats)},
-                                                  {"empty", SafetensorsType::kF16, {0}, {}},
-                                                  {"scalar", SafetensorsType::kF32, {}, AsBytes(floats).first(4)}};
+  const std::vector<SafetensorsTensor> tensors = {
+      {"bytes", SafetensorsType::kU8, {3}, AsBytes(bytes)},
+      {"weird \"name\" \xc3\xa9", SafetensorsType::kF32, {2, 3}, AsBytes(floats)},
+      {"empty", SafetensorsType::kF16, {0}, {}},
+      {"scalar", SafetensorsType::kF32, {}, AsBytes(floats).first(4)}};
   ASSERT_TRUE(WriteSafetensors(path, tensors, {{"model", "tiny"}, {"quote", "\"\n"}}).ok());
   auto file = SafetensorsFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status().ToString();
@@ -147,7 +176,8 @@ TEST(WriteSafetensors, RoundTripsThroughAFile) {
     EXPECT_EQ(got->shape, want.shape);
     EXPECT_EQ(AsText(got->data), AsText(want.data));
   }
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1) << "a temporary file stayed";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1)
+      << "a temporary file stayed";
   // The data section begins at a multiple of 8.
   EXPECT_EQ(*reinterpret_cast<const uint64_t*>(ReadAll(path).data()) % 8, 0u);
 }
@@ -171,10 +201,12 @@ TEST(WriteSafetensors, ReplacesAndRefuses) {
   refuse({{"a\xff", SafetensorsType::kF32, {2}, AsBytes(floats)}}, "not UTF-8");
   EXPECT_TRUE(WriteSafetensors(path, {}).ok());
   EXPECT_NE(ReadAll(path), before);
-  EXPECT_EQ(WriteSafetensors(dir.File("no/such/folder.safetensors"), good).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(WriteSafetensors(dir.File("no/such/folder.safetensors"), good).code(),
+            StatusCode::kUnavailable);
   std::filesystem::create_directory(dir.path() / "folder");
   EXPECT_EQ(WriteSafetensors(dir.File("folder"), good).code(), StatusCode::kUnavailable);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 2) << "a temporary file stayed";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 2)
+      << "a temporary file stayed";
 }
 
 TEST(GoldenSafetensors, EveryFileOpens) {

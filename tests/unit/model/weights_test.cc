@@ -1,4 +1,5 @@
-// Model files of both formats under canonical names: the golden checkpoints, the GGUF files made from them, the demo model.
+// Model files of both formats under canonical names: the golden checkpoints, the GGUF files made
+// from them, the demo model.
 #include "model/weights.h"
 
 #include <cmath>
@@ -41,8 +42,8 @@ TEST_F(GoldenWeights, LlamaSpelledTheOldWay) {
   const ModelInfo& info = file->info();
   EXPECT_EQ(info.name, "tiny-llama-tied-f32");
   EXPECT_EQ(info.architecture, "llama");
-  EXPECT_THAT((std::vector<uint32_t>{info.vocab, info.hidden, info.layers, info.heads, info.kv_heads, info.head_dim, info.ffn,
-                                     info.max_positions}),
+  EXPECT_THAT((std::vector<uint32_t>{info.vocab, info.hidden, info.layers, info.heads,
+                                     info.kv_heads, info.head_dim, info.ffn, info.max_positions}),
               ElementsAre(1760, 64, 4, 4, 2, 16, 160, 2048));
   EXPECT_EQ(info.rope_theta, 10000);
   EXPECT_EQ(info.norm_eps, 1e-5);
@@ -55,7 +56,8 @@ TEST_F(GoldenWeights, LlamaSpelledTheOldWay) {
   EXPECT_EQ(file->Find("lm_head.weight"), nullptr);
   EXPECT_EQ(file->tensors().size(), 2u + 9 * 4);
   EXPECT_THAT(file->Find("model.layers.3.self_attn.k_proj.weight")->shape, ElementsAre(32, 64));
-  EXPECT_EQ(Open(Golden("checkpoints/tiny-llama-tied-bf16"))->Find("model.norm.weight")->type, TensorType::kBF16);
+  EXPECT_EQ(Open(Golden("checkpoints/tiny-llama-tied-bf16"))->Find("model.norm.weight")->type,
+            TensorType::kBF16);
 }
 
 TEST_F(GoldenWeights, LlamaShardedSpelledBothWays) {
@@ -107,14 +109,16 @@ TEST_F(GoldenWeights, OtherArchitecturesAreNamed) {
   for (const std::string name : {"tiny-qwen2_5_vl-f32", "tiny-qwen2_5_vl-bf16-sharded"}) {
     const auto file = OpenWeights(Golden("checkpoints/" + name));
     ASSERT_EQ(file.status().code(), StatusCode::kInvalid);
-    EXPECT_THAT(file.status().message(), HasSubstr("'qwen2_5_vl' is not supported; llama and qwen2 are"));
+    EXPECT_THAT(file.status().message(),
+                HasSubstr("'qwen2_5_vl' is not supported; llama and qwen2 are"));
   }
 }
 
-/// Quantising the checkpoint's rows in canonical order must give the GGUF's bytes as the loader presents them: this covers
-/// names, shapes, the undone permutation and the encoders at once.
+/// Quantising the checkpoint's rows in canonical order must give the GGUF's bytes as the loader
+/// presents them: this covers names, shapes, the undone permutation and the encoders at once.
 void ExpectSameWeights(const std::string& gguf, const std::string& checkpoint) {
-  const auto a = Open(Golden("gguf/" + gguf + ".gguf")), b = Open(Golden("checkpoints/" + checkpoint));
+  const auto a = Open(Golden("gguf/" + gguf + ".gguf")),
+             b = Open(Golden("checkpoints/" + checkpoint));
   ASSERT_TRUE(a != nullptr && b != nullptr);
   ASSERT_EQ(a->tensors().size(), b->tensors().size());
   for (const Tensor* tensor : a->tensors()) {
@@ -129,8 +133,10 @@ void ExpectSameWeights(const std::string& gguf, const std::string& checkpoint) {
   }
   const ModelInfo &x = a->info(), &y = b->info();
   EXPECT_EQ(x.architecture, y.architecture);
-  EXPECT_EQ((std::vector{x.vocab, x.hidden, x.layers, x.heads, x.kv_heads, x.head_dim, x.ffn, x.max_positions}),
-            (std::vector{y.vocab, y.hidden, y.layers, y.heads, y.kv_heads, y.head_dim, y.ffn, y.max_positions}));
+  EXPECT_EQ((std::vector{x.vocab, x.hidden, x.layers, x.heads, x.kv_heads, x.head_dim, x.ffn,
+                         x.max_positions}),
+            (std::vector{y.vocab, y.hidden, y.layers, y.heads, y.kv_heads, y.head_dim, y.ffn,
+                         y.max_positions}));
   EXPECT_EQ(x.tied, y.tied);
   EXPECT_EQ(x.qkv_bias, y.qkv_bias);
   EXPECT_EQ(x.rope_theta, y.rope_theta);
@@ -155,7 +161,8 @@ TEST_F(GoldenWeights, RopeFrequencyDivisorsAreTheLlama3Scaling) {
   EXPECT_EQ(info.rope_scaling.factor, 1) << "the divisors already hold it";
   ASSERT_EQ(info.rope_freq_divisors.size(), 16u);
   for (size_t j = 0; j < 16; ++j) {  // golden README, section 3, with f = 8, l = 1, h = 4, o = 64
-    const double inv = std::pow(500000.0, -2.0 * static_cast<double>(j) / 32), wave = 2 * M_PI / inv;
+    const double inv = std::pow(500000.0, -2.0 * static_cast<double>(j) / 32),
+                 wave = 2 * M_PI / inv;
     const double s = (64 / wave - 1) / 3;
     const double scaled = wave < 16 ? inv : wave > 64 ? inv / 8 : (1 - s) * inv / 8 + s * inv;
     EXPECT_NEAR(info.rope_freq_divisors[j], inv / scaled, 1e-4) << j;
@@ -164,11 +171,13 @@ TEST_F(GoldenWeights, RopeFrequencyDivisorsAreTheLlama3Scaling) {
 }
 
 TEST_F(GoldenWeights, FingerprintsNameTheFunction) {
-  const auto once = Open(Golden("checkpoints/tiny-qwen2-f32")), again = Open(Golden("checkpoints/tiny-qwen2-f32/"));
+  const auto once = Open(Golden("checkpoints/tiny-qwen2-f32")),
+             again = Open(Golden("checkpoints/tiny-qwen2-f32/"));
   EXPECT_EQ(once->info().fingerprint, again->info().fingerprint);
   EXPECT_EQ(again->info().name, "tiny-qwen2-f32");
   EXPECT_NE(once->info().fingerprint, Open(Golden("gguf/tiny-qwen2-f16.gguf"))->info().fingerprint);
-  EXPECT_NE(Open(Golden("gguf/tiny-qwen2-q8_0.gguf"))->info().fingerprint, Open(Golden("gguf/tiny-qwen2-f16.gguf"))->info().fingerprint);
+  EXPECT_NE(Open(Golden("gguf/tiny-qwen2-q8_0.gguf"))->info().fingerprint,
+            Open(Golden("gguf/tiny-qwen2-f16.gguf"))->info().fingerprint);
 }
 
 TEST_F(GoldenWeights, ShardsMustHoldWhatTheIndexSays) {
@@ -182,14 +191,16 @@ TEST_F(GoldenWeights, ShardsMustHoldWhatTheIndexSays) {
   EXPECT_EQ(OpenWeights(moved).status().code(), StatusCode::kNotFound);
 
   const std::string same = copy("same");
-  std::filesystem::copy_file(same + "/model-00001-of-00002.safetensors", same + "/model-00002-of-00002.safetensors",
+  std::filesystem::copy_file(same + "/model-00001-of-00002.safetensors",
+                             same + "/model-00002-of-00002.safetensors",
                              std::filesystem::copy_options::overwrite_existing);
   EXPECT_THAT(OpenWeights(same).status().message(), HasSubstr("are the same one"));
 
   const std::string outside = copy("outside"), index = outside + "/model.safetensors.index.json";
   for (const std::string name : {"../x.safetensors", "/etc/passwd", "", "..", "a/b"}) {
     std::ofstream(index) << nlohmann::json{{"weight_map", {{"model.norm.weight", name}}}};
-    EXPECT_THAT(OpenWeights(outside).status().message(), HasSubstr("which is no file name")) << name;
+    EXPECT_THAT(OpenWeights(outside).status().message(), HasSubstr("which is no file name"))
+        << name;
   }
   std::ofstream(index) << R"({"weight_map":{"no.such":"model-00001-of-00002.safetensors"}})";
   EXPECT_THAT(OpenWeights(outside).status().message(), HasSubstr("tensor 'no.such' is not in"));
@@ -203,7 +214,8 @@ TEST_F(GoldenWeights, ShardsMustHoldWhatTheIndexSays) {
 TEST(DemoModel, MatchesTheReferenceMetadata) {
   const char* path = std::getenv("BATON_DEMO_MODEL");
   const std::string json = ReadAll(Golden("smollm2/gguf_metadata.json"));
-  if (path == nullptr || json.empty()) GTEST_SKIP() << "BATON_DEMO_MODEL or the golden data is missing";
+  if (path == nullptr || json.empty())
+    GTEST_SKIP() << "BATON_DEMO_MODEL or the golden data is missing";
   const nlohmann::json want = nlohmann::json::parse(json);
   auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status().ToString();
@@ -250,10 +262,13 @@ TEST(DemoModel, OpensQuickly) {
   if (path == nullptr) GTEST_SKIP() << "BATON_DEMO_MODEL is not set";
   const auto start = std::chrono::steady_clock::now();
   const auto file = Open(path);
-  RecordProperty("open_ms", static_cast<int>(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count()));
+  RecordProperty("open_ms", static_cast<int>(std::chrono::duration<double, std::milli>(
+                                                 std::chrono::steady_clock::now() - start)
+                                                 .count()));
   ASSERT_NE(file, nullptr);
   const ModelInfo& info = file->info();
-  EXPECT_THAT((std::vector<uint32_t>{info.vocab, info.hidden, info.layers, info.heads, info.kv_heads, info.head_dim, info.ffn}),
+  EXPECT_THAT((std::vector<uint32_t>{info.vocab, info.hidden, info.layers, info.heads,
+                                     info.kv_heads, info.head_dim, info.ffn}),
               ElementsAre(49152, 576, 30, 9, 3, 64, 1536));
   EXPECT_EQ(info.rope_theta, 100000);
   EXPECT_TRUE(info.tied && info.quantised);
