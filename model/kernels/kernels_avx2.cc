@@ -1,0 +1,7 @@
+#include "model/kernels/kernels_impl.h"
+
+namespace baton {
+
+const Kernels kAvx2Kernels = MakeKernels("avx2");
+
+}  // namespace baton

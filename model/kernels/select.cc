@@ -1,0 +1,27 @@
+#include "model/kernels/kernels.h"
+
+namespace baton {
+
+Result<const Kernels*> SelectKernels(std::string_view isa) {
+  bool avx2 = false, avx512 = false;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("avx512bf16");
+#endif
+  if (isa != "auto" && isa != "scalar" && isa != "avx2" && isa != "avx512") {
+    return InvalidError("there is no instruction set \"{}\"; give auto, scalar, avx2 or avx512", isa);
+  }
+  if ((isa == "avx2" && !avx2) || (isa == "avx512" && !avx512)) {
+    return UnavailableError("this CPU lacks {}; give auto, which takes the best it has", isa);
+  }
+#if defined(__x86_64__)
+  if (isa == "avx512" || (isa == "auto" && avx512)) return &kAvx512Kernels;
+  if (isa == "avx2" || (isa == "auto" && avx2)) return &kAvx2Kernels;
+#endif
+  return &kScalarKernels;
+}
+
+}  // namespace baton
