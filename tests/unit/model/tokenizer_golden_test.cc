@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/bytes.h"
 #include "model/detokenizer.h"
 #include "model/tokenizer.h"
 
