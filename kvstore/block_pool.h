@@ -27,11 +27,16 @@ struct BlockPoolEvent {
   BlockKey key;
 };
 
+struct BlockPoolOptions {
+  bool huge_pages = false;  // ask for transparent huge pages: fewer TLB misses, but memory is touched 2 MiB at a time
+};
+
 /// Thread: any (one mutex, no call blocks on I/O). BlockIds are indices into the arena.
 class BlockPool {
  public:
   /// Errors: kExhausted when the arena cannot be mapped (says how much was asked and which option to lower).
   static Result<std::unique_ptr<BlockPool>> Create(size_t blocks, size_t block_bytes);
+  static Result<std::unique_ptr<BlockPool>> Create(size_t blocks, size_t block_bytes, const BlockPoolOptions& options);
   virtual ~BlockPool() = default;
 
   virtual size_t block_bytes() const = 0;
