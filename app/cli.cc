@@ -58,6 +58,20 @@ int WrongUsage(const CLI::App& app, const CommandLine& line, const CLI::ParseErr
   return 2;
 }
 
+void AddBenchEngine(CLI::App& parent, BenchEngineCommand& c) {
+  CLI::App* app = parent.add_subcommand("engine", "speed of prompts and answers, and peak memory");
+  app->add_option("--model", c.model, "GGUF file or folder of safetensors")->required();
+  app->add_option("--prompt-tokens", c.prompt_tokens, "tokens of each prompt")->check(CLI::Range(1, 1000000));
+  app->add_option("--generate-tokens", c.generate_tokens, "tokens of each answer")->check(CLI::Range(1, 1000000));
+  app->add_option("--batch", c.batch, "sequences at once")->check(CLI::Range(1, 1024));
+  app->add_option("--threads", c.threads, "compute threads; 0: one a core")->check(CLI::Range(0, 1024));
+  app->add_option("--repeats", c.repeats, "runs; medians are printed")->check(CLI::Range(1, 1000));
+  app->add_option("--numerics", c.numerics, "exact, fast, bf16 or f32");
+  app->add_option("--kv-dtype", c.kv_dtype, "f32, f16, bf16 or int8");
+  app->add_option("--isa", c.isa, "auto, scalar, avx2 or avx512");
+  app->add_flag("--json", c.json, "one JSON object");
+}
+
 }  // namespace
 
 int RunProgram(const CommandLine& line) {
@@ -83,6 +97,11 @@ int RunProgram(const CommandLine& line) {
   doctor_app->add_flag("--json", doctor.json, "one JSON object a check");
   doctor_app->add_option("--config", doctor.config_file, "YAML file whose ports, folders and model are checked");
 
+  BenchEngineCommand bench;
+  CLI::App* bench_app = app.add_subcommand("bench", "measures parts of the program");
+  bench_app->require_subcommand(1);
+  AddBenchEngine(*bench_app, bench);
+
   try {  // CLI11 reports by exceptions; none leaves this function
     std::vector<std::string> reversed(line.arguments.rbegin(), line.arguments.rend());
     app.parse(reversed);
@@ -93,6 +112,7 @@ int RunProgram(const CommandLine& line) {
   }
   if (config_app->parsed()) return RunConfig(config, line);
   if (version_app->parsed()) return RunVersion(version_json);
+  if (bench_app->parsed()) return RunBenchEngine(bench);
   return RunDoctor(doctor, line);
 }
 

@@ -33,6 +33,13 @@ struct DoctorCommand {
 };
 int RunDoctor(const DoctorCommand& command, const CommandLine& line);
 
+struct BenchEngineCommand {
+  std::string model, numerics, kv_dtype = "f16", isa = "auto";
+  uint32_t prompt_tokens = 512, generate_tokens = 64, batch = 1, threads = 0, repeats = 3;
+  bool json = false;
+};
+int RunBenchEngine(const BenchEngineCommand& command);
+
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.
 int Fail(const Status& status);
 
