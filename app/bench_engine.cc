@@ -13,6 +13,12 @@
 namespace baton {
 namespace {
 
+struct BenchEngineCommand {
+  std::string model, numerics, kv_dtype = "f16", isa = "auto";
+  uint32_t prompt_tokens = 512, generate_tokens = 64, batch = 1, threads = 0, repeats = 3;
+  bool json = false;
+};
+
 struct Sequences {
   std::vector<std::vector<std::byte>> memory;      // one per sequence
   std::vector<std::vector<std::byte*>> blocks;
@@ -57,8 +63,6 @@ Result<std::pair<double, double>> RunOnce(Model& model, const BenchEngineCommand
   return std::pair<double, double>(ToSeconds(middle - begin), ToSeconds(clock.Now() - middle));
 }
 
-}  // namespace
-
 int RunBenchEngine(const BenchEngineCommand& c) {
   LoadOptions options;
   options.path = c.model;
@@ -90,6 +94,25 @@ int RunBenchEngine(const BenchEngineCommand& c) {
     for (const auto& [name, value] : result.items()) std::printf("%-22s %.1f\n", name.c_str(), value.get<double>());
   }
   return 0;
+}
+
+}  // namespace
+
+void AddBenchEngineCommand(CLI::App& bench, CommandContext& context) {
+  auto command = std::make_shared<BenchEngineCommand>();
+  BenchEngineCommand& c = *command;
+  CLI::App* app = bench.add_subcommand("engine", "speed of prompts and answers, and peak memory");
+  app->add_option("--model", c.model, "GGUF file or folder of safetensors")->required();
+  app->add_option("--prompt-tokens", c.prompt_tokens, "tokens of each prompt")->check(CLI::Range(1, 1000000));
+  app->add_option("--generate-tokens", c.generate_tokens, "tokens of each answer")->check(CLI::Range(1, 1000000));
+  app->add_option("--batch", c.batch, "sequences at once")->check(CLI::Range(1, 1024));
+  app->add_option("--threads", c.threads, "compute threads; 0: one a core")->check(CLI::Range(0, 1024));
+  app->add_option("--repeats", c.repeats, "runs; medians are printed")->check(CLI::Range(1, 1000));
+  app->add_option("--numerics", c.numerics, "exact, fast, bf16 or f32");
+  app->add_option("--kv-dtype", c.kv_dtype, "f32, f16, bf16 or int8");
+  app->add_option("--isa", c.isa, "auto, scalar, avx2 or avx512");
+  app->add_flag("--json", c.json, "one JSON object");
+  app->callback([command, &context] { context.exit_code = RunBenchEngine(*command); });
 }
 
 }  // namespace baton

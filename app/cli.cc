@@ -1,6 +1,6 @@
 #include "app/cli.h"
 
-#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
 #include "app/config.h"
@@ -58,20 +58,6 @@ int WrongUsage(const CLI::App& app, const CommandLine& line, const CLI::ParseErr
   return 2;
 }
 
-void AddBenchEngine(CLI::App& parent, BenchEngineCommand& c) {
-  CLI::App* app = parent.add_subcommand("engine", "speed of prompts and answers, and peak memory");
-  app->add_option("--model", c.model, "GGUF file or folder of safetensors")->required();
-  app->add_option("--prompt-tokens", c.prompt_tokens, "tokens of each prompt")->check(CLI::Range(1, 1000000));
-  app->add_option("--generate-tokens", c.generate_tokens, "tokens of each answer")->check(CLI::Range(1, 1000000));
-  app->add_option("--batch", c.batch, "sequences at once")->check(CLI::Range(1, 1024));
-  app->add_option("--threads", c.threads, "compute threads; 0: one a core")->check(CLI::Range(0, 1024));
-  app->add_option("--repeats", c.repeats, "runs; medians are printed")->check(CLI::Range(1, 1000));
-  app->add_option("--numerics", c.numerics, "exact, fast, bf16 or f32");
-  app->add_option("--kv-dtype", c.kv_dtype, "f32, f16, bf16 or int8");
-  app->add_option("--isa", c.isa, "auto, scalar, avx2 or avx512");
-  app->add_flag("--json", c.json, "one JSON object");
-}
-
 }  // namespace
 
 int RunProgram(const CommandLine& line) {
@@ -79,28 +65,13 @@ int RunProgram(const CommandLine& line) {
   app.require_subcommand(1);
   app.footer("Every setting of `baton config --doc` can be given as --section.key=VALUE or as BATON_SECTION_KEY.");
 
-  ConfigCommand config;
-  CLI::App* config_app = app.add_subcommand("config", "every setting with its default, unit, meaning and origin");
-  CLI::Option_group* form = config_app->add_option_group("form", "what to print");
-  form->add_flag("--print", config.print, "the settings in force, as YAML with origins");
-  form->add_flag("--doc", config.doc, "docs/config.md");
-  form->add_flag("--schema", config.schema, "a JSON schema of the config file");
-  form->require_option(1);
-  config_app->add_option("--config", config.file, "YAML file");
-
-  bool version_json = false;
-  CLI::App* version_app = app.add_subcommand("version", "version, commit, instruction set, features compiled in");
-  version_app->add_flag("--json", version_json, "one JSON object");
-
-  DoctorCommand doctor;
-  CLI::App* doctor_app = app.add_subcommand("doctor", "checks this machine and says what to change");
-  doctor_app->add_flag("--json", doctor.json, "one JSON object a check");
-  doctor_app->add_option("--config", doctor.config_file, "YAML file whose ports, folders and model are checked");
-
-  BenchEngineCommand bench;
-  CLI::App* bench_app = app.add_subcommand("bench", "measures parts of the program");
-  bench_app->require_subcommand(1);
-  AddBenchEngine(*bench_app, bench);
+  CommandContext context{line};
+  AddConfigCommand(app, context);
+  AddVersionCommand(app, context);
+  AddDoctorCommand(app, context);
+  CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
+  bench->require_subcommand(1);
+  AddBenchEngineCommand(*bench, context);
 
   try {  // CLI11 reports by exceptions; none leaves this function
     std::vector<std::string> reversed(line.arguments.rbegin(), line.arguments.rend());
@@ -110,10 +81,7 @@ int RunProgram(const CommandLine& line) {
   } catch (const CLI::ParseError& error) {
     return WrongUsage(app, line, error);
   }
-  if (config_app->parsed()) return RunConfig(config, line);
-  if (version_app->parsed()) return RunVersion(version_json);
-  if (bench_app->parsed()) return RunBenchEngine(bench);
-  return RunDoctor(doctor, line);
+  return context.exit_code;
 }
 
 }  // namespace baton

@@ -1,6 +1,7 @@
 // The program's commands. Each adds itself to the CLI and says how it ended: 0 done, 1 failed, 2 wrong usage.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <map>
 #include <string>
 #include <vector>
@@ -21,24 +22,17 @@ Result<CommandLine> SplitCommandLine(int argc, const char* const* argv, const ch
 /// Runs the program; gives its exit code.
 int RunProgram(const CommandLine& line);
 
-struct ConfigCommand {
-  bool print = false, doc = false, schema = false;
-  std::string file;
+/// What a command's callback reads and writes. Lives as long as the program runs.
+struct CommandContext {
+  const CommandLine& line;
+  int exit_code = 0;
 };
-int RunConfig(const ConfigCommand& command, const CommandLine& line);
-int RunVersion(bool json);
-struct DoctorCommand {
-  bool json = false;
-  std::string config_file;
-};
-int RunDoctor(const DoctorCommand& command, const CommandLine& line);
 
-struct BenchEngineCommand {
-  std::string model, numerics, kv_dtype = "f16", isa = "auto";
-  uint32_t prompt_tokens = 512, generate_tokens = 64, batch = 1, threads = 0, repeats = 3;
-  bool json = false;
-};
-int RunBenchEngine(const BenchEngineCommand& command);
+/// Each adds one command with its flags and help; its callback runs it and sets `exit_code`.
+void AddConfigCommand(CLI::App& program, CommandContext& context);
+void AddVersionCommand(CLI::App& program, CommandContext& context);
+void AddDoctorCommand(CLI::App& program, CommandContext& context);
+void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.
 int Fail(const Status& status);

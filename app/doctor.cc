@@ -21,6 +21,10 @@
 namespace baton {
 namespace {
 
+struct DoctorCommand {
+  bool json = false;
+  std::string config_file;
+};
 enum class Verdict { kGood, kWarning, kBad };
 struct Check {
   std::string name;
@@ -109,8 +113,6 @@ Check CheckModel(const Config& config) {
           info.hidden, info.vocab), ""};
 }
 
-}  // namespace
-
 int RunDoctor(const DoctorCommand& command, const CommandLine& line) {
   auto loaded = LoadConfig(command.config_file, line.environment, line.settings);
   if (!loaded.ok()) return Fail(loaded.status());
@@ -130,6 +132,16 @@ int RunDoctor(const DoctorCommand& command, const CommandLine& line) {
     }
   }
   return bad ? 1 : 0;
+}
+
+}  // namespace
+
+void AddDoctorCommand(CLI::App& program, CommandContext& context) {
+  auto c = std::make_shared<DoctorCommand>();
+  CLI::App* app = program.add_subcommand("doctor", "checks this machine and says what to change");
+  app->add_flag("--json", c->json, "one JSON object a check");
+  app->add_option("--config", c->config_file, "YAML file whose ports, folders and model are checked");
+  app->callback([c, &context] { context.exit_code = RunDoctor(*c, context.line); });
 }
 
 }  // namespace baton
