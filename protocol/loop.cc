@@ -1,0 +1,53 @@
+#include "protocol/loop.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace baton {
+
+LoopQueue::LoopQueue(kj::UnixEventPort& port)
+    : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), observer_(port, fd_, kj::UnixEventPort::FdObserver::OBSERVE_READ), task_(nullptr) {
+  CHECK(fd_ >= 0);
+  task_ = Drain().eagerlyEvaluate([](kj::Exception&& e) { LOG_ERROR("the loop's queue stopped: {}", e.getDescription().cStr()); });
+}
+
+LoopQueue::~LoopQueue() {
+  task_ = nullptr;
+  close(fd_);
+}
+
+void LoopQueue::Post(std::function<void()> work) {
+  bool was_empty;
+  {
+    std::lock_guard lock(mutex_);
+    was_empty = work_.empty();
+    work_.push_back(std::move(work));
+  }
+  if (!was_empty) return;
+  const uint64_t one = 1;
+  const ssize_t written = write(fd_, &one, sizeof one);
+  CHECK(written == sizeof one);
+}
+
+kj::Promise<void> LoopQueue::Drain() {
+  return observer_.whenBecomesReadable().then([this]() {
+    uint64_t count;
+    [[maybe_unused]] const ssize_t ignored = read(fd_, &count, sizeof count);
+    std::vector<std::function<void()>> batch;
+    {
+      std::lock_guard lock(mutex_);
+      batch.swap(work_);
+    }
+    for (const auto& work : batch) work();
+    return Drain();
+  });
+}
+
+void Background::taskFailed(kj::Exception&& exception) {
+  LOG_DEBUG("{}: {}", what_, exception.getDescription().cStr());
+}
+
+}  // namespace baton
