@@ -31,6 +31,7 @@ struct ModelIdentity {
   maxPositions @6 :UInt32;
   modelName @7 :Text;
   kvDtype @8 :Text;
+  eosIds @9 :List(Int32);
 }
 
 struct WorkerInfo {
@@ -76,6 +77,8 @@ interface WorkerSession {
   # Numbered from 1. `snapshot`: the events are all that is held. `resync`: a heartbeat was lost, send a snapshot next.
   # Members are sent when the caller's version is old. A status that is not ok (kAborted): this incarnation was declared
   # dead; register again. `drain`: an administrator asks this worker to leave.
+  announce @1 (transportKind :Text, transportAddress :Text) -> (status :WireStatus);
+  # The worker is ready: it is routed to from now on. Its transport needs the id that register gave, hence the second step.
 }
 
 interface Coordinator {
@@ -180,11 +183,12 @@ interface Prefill {
   prefill @0 (request :GenerateRequest, firstBlock :UInt32, target :TransferTarget)
       -> (status :WireStatus, firstToken :TokenEvent, stats :Stats, digests :Digests);
   # Computes the prompt and pushes blocks [firstBlock, ceil(promptTokens / blockTokens)) into the target's landings, landing
-  # (b - firstBlock) * layers + layer, each layer as soon as it is computed. Answers with the first token at once; `digests`
-  # resolves the blocks' digests when all bytes have been handed to the transport. Dropping both cancels.
+  # (b - firstBlock) * layers + layer, each layer as soon as it is computed. Answers with the first token at once, while
+  # the last bytes travel. Dropping the call, then `digests`, cancels the transfer.
 }
 interface Digests {
-  get @0 () -> (status :WireStatus, digests :List(Digest));
+  get @0 () -> (digests :List(Digest));
+  # Of the pushed blocks, in order, over all of a block's bytes.
 }
 
 # ---- store ----

@@ -1,0 +1,145 @@
+#include "transport/transfer_pump.h"
+
+#include <array>
+#include <utility>
+
+namespace baton {
+namespace {
+
+constexpr size_t kMaxCommands = 1 << 16;  // far above layers × transfers; a full box makes the caller wait its turn
+constexpr Duration kIdle = std::chrono::milliseconds(20);
+
+}  // namespace
+
+TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock)
+    : transport_(std::move(transport)),
+      clock_(clock),
+      kind_(transport_->name()),
+      address_(transport_->address()),
+      commands_(kMaxCommands, [this] { transport_->Wake(); }),
+      thread_([this] { Loop(); }) {}
+
+TransferPump::~TransferPump() {
+  stop_ = true;
+  transport_->Wake();
+  thread_.join();
+}
+
+void TransferPump::Do(std::function<void()> command) {
+  while (!commands_.Push(std::move(command))) std::this_thread::yield();
+}
+
+void TransferPump::Loop() {
+  std::array<Completion, 256> completions;
+  for (;;) {
+    for (auto& command : commands_.Drain()) command();
+    const size_t n = transport_->Poll(completions);
+    for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
+    if (stop_) break;
+    if (n == 0 && commands_.size() == 0) transport_->Wait(kIdle);
+  }
+  const Status stopped = CancelledError("the transport was stopped");
+  for (auto& [id, done] : receives_) done(stopped);
+  for (auto& [id, send] : sends_) {
+    if (send.done) send.done(stopped);
+  }
+}
+
+bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
+  auto connected = transport_->Connect(peer.id, peer.address);
+  if (!connected.ok()) *status = connected.status();
+  return connected.ok();
+}
+
+void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done) {
+  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done)]() mutable {
+    Status status;
+    if (!Reach(from, &status)) return done(status);
+    status = transport_->Expect(id, from.id, landings, deadline);
+    if (!status.ok()) return done(status);
+    receives_[id] = std::move(done);
+  });
+}
+
+void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments) {
+  Do([this, id, to = std::move(to), segments = std::move(segments)]() {
+    Send& send = sends_[id];
+    if (!send.status.ok()) return;
+    if (!Reach(to, &send.status)) return;
+    send.status = transport_->Push(id, to.id, segments);
+    if (!send.status.ok()) return;
+    if (send.open_segments == 0) send.begin = clock_.Now();
+    send.open_segments += segments.size();
+    for (const Segment& segment : segments) send.open_bytes += segment.bytes;
+  });
+}
+
+void TransferPump::CloseSend(TransferId id, Done done) {
+  Do([this, id, done = std::move(done)]() mutable {
+    Send& send = sends_[id];
+    send.closed = true;
+    send.done = std::move(done);
+    EndSendIfOver(id);
+  });
+}
+
+void TransferPump::Cancel(TransferId id) {
+  Do([this, id]() {
+    transport_->Cancel(id);
+    const auto send = sends_.find(id);
+    if (send == sends_.end()) return;
+    if (send->second.open_segments > 0) return;  // the transport still owns bytes; its completion ends the transfer
+    if (send->second.status.ok()) send->second.status = CancelledError("the transfer was cancelled");
+    EndSendIfOver(id);
+  });
+}
+
+void TransferPump::Disconnect(WorkerId peer) {
+  Do([this, peer]() { transport_->Disconnect(peer); });
+}
+
+void TransferPump::OnCompletion(const Completion& c) {
+  const auto send = sends_.find(c.transfer);
+  switch (c.kind) {
+    case CompletionKind::kSegmentLanded: return;
+    case CompletionKind::kTransferLanded: return EndReceive(c.transfer, OkStatus());
+    case CompletionKind::kSent:
+      if (send == sends_.end()) return;
+      if (send->second.open_segments > 0 && --send->second.open_segments == 0) CountSent(send->second);
+      return EndSendIfOver(c.transfer);
+    case CompletionKind::kFailed:
+      if (c.receiving) return EndReceive(c.transfer, c.status);
+      if (send == sends_.end()) return;
+      if (send->second.status.ok()) send->second.status = c.status;
+      send->second.open_segments = 0;
+      return EndSendIfOver(c.transfer);
+  }
+}
+
+void TransferPump::CountSent(Send& send) {
+  const double seconds = ToSeconds(clock_.Now() - send.begin), bytes = static_cast<double>(std::exchange(send.open_bytes, 0));
+  if (seconds <= 0) return;
+  const double rate = bytes / seconds, before = sent_bytes_per_s();
+  sent_bytes_per_s_.store(before == 0 ? rate : 0.8 * before + 0.2 * rate, std::memory_order_relaxed);
+}
+
+void TransferPump::EndReceive(TransferId id, const Status& status) {
+  const auto found = receives_.find(id);
+  if (found == receives_.end()) return;
+  const Done done = std::move(found->second);
+  receives_.erase(found);
+  done(status);
+}
+
+void TransferPump::EndSendIfOver(TransferId id) {
+  const auto found = sends_.find(id);
+  Send& send = found->second;
+  // A failed send still waits for CloseSend: only then is it known that no push of it is under way on another thread.
+  if (!send.closed || (send.status.ok() && send.open_segments > 0)) return;
+  const Done done = std::move(send.done);
+  const Status status = send.status;
+  sends_.erase(found);
+  done(status);
+}
+
+}  // namespace baton

@@ -1,0 +1,79 @@
+// The thread that owns a process's transport. Other threads ask it to expect, push and cancel; it makes progress and tells
+// them how each transfer ended. Every transfer has one owner (who called Expect or CloseSend) and one end.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/mailbox.h"
+#include "transport/transport.h"
+
+namespace baton {
+
+/// Thread: any may call every method; callbacks run on the pump's thread and must not block.
+class TransferPump {
+ public:
+  using Done = std::function<void(const Status&)>;
+  struct PeerEnd {
+    WorkerId id;
+    std::string address;  // Transport::address() of that end
+  };
+
+  TransferPump(std::unique_ptr<Transport> transport, const Clock& clock);
+  /// Ends every open transfer with kCancelled.
+  ~TransferPump();
+  TransferPump(const TransferPump&) = delete;
+  TransferPump& operator=(const TransferPump&) = delete;
+
+  const std::string& kind() const { return kind_; }
+  const std::string& address() const { return address_; }
+
+  /// Receives a transfer: `done` once, with ok when all landings are filled. Until then the landings belong to the pump.
+  void Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done);
+  /// Sends segments; may be called many times for one transfer. The bytes belong to the pump until CloseSend's `done`.
+  void Push(TransferId id, PeerEnd to, std::vector<Segment> segments);
+  /// No more pushes follow: `done` once, when all bytes are sent (ok) or the transfer failed.
+  void CloseSend(TransferId id, Done done);
+  /// Ends the transfer on this side; its `done` gets kCancelled unless it has ended.
+  void Cancel(TransferId id);
+  /// The peer is dead: its transfers fail now.
+  void Disconnect(WorkerId peer);
+
+  /// Smoothed speed at which pushes leave; 0 until one has.
+  double sent_bytes_per_s() const { return sent_bytes_per_s_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Send {
+    size_t open_segments = 0, open_bytes = 0;
+    Instant begin;  // of the pushes that are open
+    Status status;
+    bool closed = false;
+    Done done;
+  };
+  void Do(std::function<void()> command);
+  void Loop();
+  void OnCompletion(const Completion& completion);
+  void EndReceive(TransferId id, const Status& status);
+  void CountSent(Send& send);
+  void EndSendIfOver(TransferId id);
+  bool Reach(const PeerEnd& peer, Status* status);
+
+  const std::unique_ptr<Transport> transport_;
+  const Clock& clock_;
+  const std::string kind_, address_;
+  Mailbox<std::function<void()>> commands_;
+  std::atomic<double> sent_bytes_per_s_{0};
+  // Of the pump's thread:
+  std::unordered_map<TransferId, Done> receives_;
+  std::unordered_map<TransferId, Send> sends_;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace baton
