@@ -1,0 +1,27 @@
+// KV blocks on their way into the pool. The transfer owns its landing blocks until the transport has let go of them, so a
+// late write of a dead sender can hit nobody else.
+#pragma once
+
+#include <kj/async.h>
+
+#include "base/hash.h"
+#include "kvstore/block_refs.h"
+#include "worker/worker_context.h"
+
+namespace baton {
+
+/// Ends with the landed blocks, or the reason why not (kDeadline, kCancelled, kUnavailable; kExhausted before anything began).
+using LandedBlocks = kj::Promise<Result<BlockRefs>>;
+
+struct IncomingTransfer {
+  TransferId id;
+  LandedBlocks landed;  // dropping it cancels the transfer
+};
+
+/// Reserves `blocks` pool blocks, each received in `parts` equal pieces (landing b * parts + p). Errors: kExhausted.
+Result<IncomingTransfer> ExpectBlocks(WorkerContext& context, const TransferPump::PeerEnd& from, size_t blocks, uint32_t parts);
+
+/// kDataLoss naming the block unless each block's bytes have its digest.
+Status VerifyBlocks(BlockPool& pool, const std::vector<BlockId>& blocks, const std::vector<Digest128>& digests);
+
+}  // namespace baton

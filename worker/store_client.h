@@ -1,0 +1,58 @@
+// A worker's way to the store: brings stored prefixes into the pool before they are needed, and takes computed blocks away
+// behind the answer. The store is never needed: whatever goes wrong here is a miss or a dropped write, counted.
+#pragma once
+
+#include <kj/async.h>
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "base/block_key.h"
+#include "kvstore/block_refs.h"
+#include "worker/engine.h"
+#include "worker/worker_context.h"
+
+namespace baton {
+
+/// Thread: the loop's.
+class StoreClient {
+ public:
+  explicit StoreClient(WorkerContext& context);
+
+  /// Blocks chain[have…] as far as the store holds them, verified and published in the pool, in order; empty on a miss.
+  /// Never fails and never takes longer than the transfer timeout.
+  kj::Promise<BlockRefs> Fetch(std::vector<BlockKey> chain, size_t have);
+  /// Queues a block for the store that owns its chain (`first`: the chain's first key). Takes over its reference. A full
+  /// queue drops the block: it is recomputed when it is wanted again.
+  void PutBehind(SealedBlock block, const BlockKey& first);
+  /// Resolves when the queue is empty.
+  kj::Promise<void> Drained();
+  double bytes_per_s() const { return bytes_per_s_; }
+
+ private:
+  struct Waiting {
+    SealedBlock block;
+    BlockRefs ref;
+    BlockKey first;
+  };
+  struct Batch;
+  struct Lookup;
+  const MemberInfo* StoreOf(const BlockKey& first) const;
+  kj::Promise<Result<BlockRefs>> Receive(std::shared_ptr<Lookup> lookup);
+  kj::Promise<Status> PushWanted(kj::Own<Batch> batch, kj::Own<Peer> peer, capnp::Response<wire::Store::PutResults> answer);
+  kj::Promise<Result<BlockRefs>> FetchSome(std::vector<BlockKey> keys, std::vector<BlockKey> parents, const MemberInfo& store);
+  kj::Promise<BlockRefs> FetchRest(std::vector<BlockKey> chain, size_t from, BlockRefs got);
+  kj::Promise<void> PutLoop();
+  kj::Promise<Status> PutBatch(kj::Own<Batch> batch);
+
+  WorkerContext& context_;
+  std::deque<Waiting> queue_;
+  bool putting_ = false;
+  double bytes_per_s_ = 0;
+  prometheus::Counter &fetched_, &missed_, &written_, &dropped_, &corrupt_;
+  std::vector<kj::Own<kj::PromiseFulfiller<void>>> drained_;
+  Background tasks_{"store client"};
+};
+
+}  // namespace baton
