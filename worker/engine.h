@@ -24,9 +24,12 @@ struct EngineConfig {
   uint32_t max_waiting = 1024;         // more are refused with kExhausted
   uint32_t step_token_budget = 512;    // tokens a step, decode rows first, the rest for prefill chunks
   uint32_t prefill_chunk_tokens = 256; // of one sequence in one step
+  /// Once the speed of prefill is measured, a step takes no more prefill tokens than fit this time (never fewer than 16):
+  /// it bounds how long a cancel waits and how far a long prompt delays running answers. 0 = no bound.
+  double target_step_s = 0.08;
 };
 
-/// A block that became full, or was found in the pool, in a prefill that is handed off or written behind.
+/// A block that became full in a request's sequence.
 struct SealedBlock {
   BlockId block;        // with a reference for the receiver of this event, who must Unref
   BlockKey key, parent;
@@ -35,18 +38,25 @@ struct SealedBlock {
   std::vector<TokenId> tokens;
 };
 
-/// Called on the thread that calls Step(). Must not block.
+/// Called on the thread that calls Step(), with no lock held: may call Submit, Cancel and ReleaseHeld. Must not block.
 class EngineListener {
  public:
   virtual ~EngineListener() = default;
+  /// Every token in order, an EOS or stop token that ends the request included.
   virtual void OnToken(RequestId id, const TokenEvent& event) = 0;
-  /// Exactly once a request, last. `stats` are final; reason kError carries `status`.
+  /// Exactly once a request, last. `stats` are final; reason kError carries `status` (kDeadline: its deadline passed). Its
+  /// blocks are given back before this call, except those held for push_layers.
   virtual void OnEnd(RequestId id, FinishReason reason, const RequestStats& stats, const Status& status) = 0;
-  /// A full block was computed here (not merely found): write it behind.
+  /// A full block was computed here (not merely found) and is published: write it behind. Only for requests with use_pool. In
+  /// order of depth; a preempted request may seal the same key again. All layers of it have been reported by OnLayer before.
   virtual void OnSealed(RequestId id, SealedBlock block) = 0;
   /// Only for requests with push_layers: layer `layer` of positions [begin, end) of the request's sequence is written in
-  /// `blocks` (the request's blocks in order, all of them); they stay referenced until the request's OnEnd returned and
-  /// the listener called Engine::ReleaseHeld(id).
+  /// `blocks` (the request's blocks in order, all of them, the same in every call); they stay referenced until the request's
+  /// OnEnd returned and the listener called Engine::ReleaseHeld(id), in either order. Called from within Forward.
+  /// The first call for a request has layer 0, and its `begin` says what was there already (found in the pool or given as
+  /// ready): [0, begin) is complete in all layers of `blocks` and is not reported. From there on each chunk reports all layers
+  /// in order, chunks follow without gap or overlap until the prompt's end, and begin < prompt.size() always: at least the
+  /// last token is computed here. Such a request is never preempted once it has reported.
   virtual void OnLayer(RequestId id, uint32_t layer, uint32_t begin, uint32_t end, const std::vector<BlockId>& blocks) = 0;
 };
 
@@ -55,11 +65,14 @@ struct EngineRequest {
   BlockKey root;                       // of the request's key chain (RootKey with its tenant)
   /// Blocks that already hold the KV of positions [0, ready_tokens), found in the pool, fetched from the store or landed
   /// from a prefill worker; the engine takes over one reference each. May cover more positions than are ready (reserved).
+  /// Blocks that are not wholly ready must be private. With use_pool the wholly ready ones that are not yet published are, at
+  /// the start, without OnSealed (they were not computed here).
   std::vector<BlockId> blocks;
   uint32_t ready_tokens = 0;
   uint32_t cached_tokens = 0;          // of these, how many came from a cache: for the stats
   /// The prompt was computed elsewhere and this is the token that followed (sampled there by the same function); it has
-  /// already been sent. ready_tokens must then be prompt.size(). OnToken is not called for it.
+  /// already been sent. ready_tokens must then be prompt.size(). OnToken is not called for it; it counts as one of max_tokens
+  /// and may end the request at once.
   std::optional<TokenEvent> first_token;
   bool prefill_only = false;           // ends after the first token (a prefill worker's request): reason kNone, token given
   bool push_layers = false;            // report OnLayer
@@ -72,21 +85,27 @@ struct EngineLoad {
   double step_s = 0, prefill_tokens_per_s = 0, decode_step_s = 0;  // smoothed measurements, 0 = not yet
 };
 
-/// Thread: Submit, Cancel, ReleaseHeld, load from any; Step from one.
+/// Thread: Submit, Cancel, CancelAll, ReleaseHeld, load from any; Step and WaitForWork from one. The destructor gives every
+/// block back, without calls to the listener.
 class Engine {
  public:
   static std::unique_ptr<Engine> Create(const EngineConfig& config, Model& model, BlockPool& pool, EngineListener& listener,
                                         const Clock& clock);
   virtual ~Engine() = default;
-  /// Errors: kInvalid (empty prompt, too long, bad sampling value: names it), kExhausted (queue full). On error the caller
-  /// keeps its block references.
+  /// max_tokens counts what this request adds, not request.generated. Errors: kInvalid (empty prompt, longer than the model
+  /// or the pool holds, token outside the vocabulary, bad sampling value: names it and the limit; an id that is in use),
+  /// kExhausted (queue full). On error the caller keeps its block references.
   virtual Status Submit(EngineRequest request) = 0;
   /// Idempotent; OnEnd(kCancelled) follows at the next step unless the request has ended.
   virtual void Cancel(RequestId id) = 0;
+  /// Cancels everything submitted so far.
+  virtual void CancelAll() = 0;
+  /// The listener is done with a push_layers request's blocks. Before the request's end it takes effect at the end. Idempotent.
   virtual void ReleaseHeld(RequestId id) = 0;
   /// One step; false when there was nothing to do.
   virtual bool Step() = 0;
-  /// Sleeps until Submit/Cancel gave something to do, or `timeout`.
+  /// Sleeps until Submit, Cancel or ReleaseHeld gave something to do, or `timeout`; shorter while requests wait for blocks that
+  /// others hold.
   virtual void WaitForWork(Duration timeout) = 0;
   virtual EngineLoad load() const = 0;
 };
