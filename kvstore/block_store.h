@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/status.h"
+#include "kvstore/block_events.h"
 
 namespace baton {
 
@@ -57,11 +58,7 @@ struct BlockStoreStats {
   uint64_t pinned = 0;
   double evicted_age_s = 0;  // seconds since its put of the block evicted last
 };
-/// A change of what the store holds, for the coordinator's index.
-struct BlockStoreEvent {
-  bool added = false;
-  BlockKey key;
-};
+using BlockStoreEvent = BlockEvent;
 
 /// What a put waits for.
 enum class Durability : uint8_t {

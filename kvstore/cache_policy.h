@@ -41,7 +41,13 @@ class CachePolicy {
   virtual std::optional<uint32_t> Victim() = 0;
 };
 
-/// "lru", "s3fifo" or "cost" for a tier of about `capacity_blocks`. kInvalid names the choices.
-Result<std::unique_ptr<CachePolicy>> MakeCachePolicy(std::string_view name, uint64_t capacity_blocks);
+/// "lru": the candidate used longest ago.
+/// "s3fifo": Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23: a small queue of a tenth of the bytes
+///   in front of the main one, so that what is used once leaves soon, and a ghost list that lets what returns straight in.
+/// "cost": recency, plus a head start for follow-up turns: a chain whose second or later block came back is a conversation
+///   that goes on. The head start is learned from ghosts: it grows when blocks that had one return after they were given up,
+///   and shrinks when blocks without one do.
+/// kInvalid names the choices.
+Result<std::unique_ptr<CachePolicy>> MakeCachePolicy(std::string_view name);
 
 }  // namespace baton
