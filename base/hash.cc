@@ -2,8 +2,10 @@
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#define XXH_STATIC_LINKING_ONLY  // XXH3_state_t on the stack
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -58,6 +60,18 @@ Digest256 HmacSha256(Bytes key, Bytes data) {
 
 Digest128 Xxh3(Bytes data) {
   const XXH128_hash_t h = XXH3_128bits(data.data(), data.size());
+  return {h.low64, h.high64};
+}
+Digest128 CopyWithXxh3(Bytes from, std::byte* to) {
+  constexpr size_t kPiece = 32 << 10;  // stays in the first-level cache between the copy and the hash
+  XXH3_state_t state;
+  XXH3_128bits_reset(&state);
+  for (size_t at = 0; at < from.size(); at += kPiece) {
+    const size_t n = std::min(kPiece, from.size() - at);
+    std::memcpy(to + at, from.data() + at, n);
+    XXH3_128bits_update(&state, to + at, n);
+  }
+  const XXH128_hash_t h = XXH3_128bits_digest(&state);
   return {h.low64, h.high64};
 }
 uint64_t Xxh3_64(Bytes data, uint64_t seed) { return XXH3_64bits_withSeed(data.data(), data.size(), seed); }

@@ -45,6 +45,8 @@ struct Digest128 {
   friend bool operator==(const Digest128&, const Digest128&) = default;
 };
 Digest128 Xxh3(Bytes data);
+/// Copies `from` to `to` (which must not overlap) and gives the digest of what was copied, in one pass through the cache.
+Digest128 CopyWithXxh3(Bytes from, std::byte* to);
 uint64_t Xxh3_64(Bytes data, uint64_t seed = 0);
 
 }  // namespace baton

@@ -82,7 +82,6 @@ class Pool final : public BlockPool {
   void UpdateIdle(uint32_t id);
   void EvictOldestLeaf();
   void Record(bool added, const BlockKey& key);
-  void CompactEvents();
 
   const Arena arena_;
   const size_t block_bytes_;
@@ -92,7 +91,7 @@ class Pool final : public BlockPool {
   std::unordered_map<BlockKey, uint32_t> published_;
   std::unordered_map<BlockKey, Children> children_;    // by parent key, published or not
   std::set<std::pair<uint64_t, uint32_t>> leaves_;     // (used, id): idle blocks without published children
-  std::vector<BlockPoolEvent> events_;
+  BlockEvents events_;
   uint64_t tick_ = 0;
   size_t idle_ = 0, cached_ = 0;
   uint64_t hits_ = 0, misses_ = 0, evictions_ = 0;
@@ -237,31 +236,11 @@ std::optional<Digest128> Pool::DigestOf(BlockId id) const {
   return slot.digest;
 }
 
-void Pool::Record(bool added, const BlockKey& key) {
-  events_.push_back({added, key});
-  if (events_.size() > 4 * slots_.size() + 1024) CompactEvents();
-}
-
-// Nobody has drained for long: keeps of each key only the net change, at most two events a block.
-void Pool::CompactEvents() {
-  struct Net {
-    bool first, last;
-  };
-  std::unordered_map<BlockKey, Net> net;
-  for (const BlockPoolEvent& e : events_) net.try_emplace(e.key, Net{e.added, e.added}).first->second.last = e.added;
-  std::vector<BlockPoolEvent> kept;
-  for (size_t i = events_.size(); i > 0; --i) {  // from the end: the last event of a key is the one that stays
-    const auto it = net.find(events_[i - 1].key);
-    if (it == net.end()) continue;
-    if (it->second.first == it->second.last) kept.push_back(events_[i - 1]);
-    net.erase(it);
-  }
-  events_.assign(kept.rbegin(), kept.rend());
-}
+void Pool::Record(bool added, const BlockKey& key) { events_.Record(added, key, 4 * slots_.size() + 1024); }
 
 std::vector<BlockPoolEvent> Pool::DrainEvents() {
   std::lock_guard lock(mutex_);
-  return std::exchange(events_, {});
+  return events_.Drain();
 }
 
 std::vector<BlockKey> Pool::Keys() const {

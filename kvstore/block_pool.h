@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "kvstore/block_events.h"
 
 namespace baton {
 
@@ -21,11 +22,7 @@ struct BlockPoolStats {
   size_t total = 0, referenced = 0, cached = 0, free = 0;  // referenced + cached + free == total
   uint64_t hits = 0, misses = 0, evictions = 0;
 };
-/// A change of what the pool holds, for the coordinator's index.
-struct BlockPoolEvent {
-  bool added = false;  // false: evicted
-  BlockKey key;
-};
+using BlockPoolEvent = BlockEvent;
 
 struct BlockPoolOptions {
   bool huge_pages = false;  // ask for transparent huge pages: fewer TLB misses, but memory is touched 2 MiB at a time
