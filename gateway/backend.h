@@ -21,16 +21,18 @@ struct ModelCard {
   std::string numerics, kv_dtype, fingerprint_hex;
 };
 
-/// Receives one generation. All calls come on the gateway's loop thread, in order; OnEnd exactly once, last, and not after
-/// the handle was destroyed.
+/// Receives one generation. All calls come on the gateway's loop thread, in order, the first perhaps from inside Generate;
+/// one OnEnd or OnError comes last, and nothing after the handle was destroyed. No sink destroys a handle from inside a call.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
-  /// Called before the first token with what is known of the route (`x-baton-route`); may be called again after a move.
-  virtual void OnRoute(const std::string& route) = 0;
+  /// Called before the first token with what is known by then: the route (`x-baton-route`) and the token counts, which are
+  /// all that an answer ended by a stop string (the gateway cancels it) will ever know. May come again after a move.
+  virtual void OnRoute(const RequestStats& stats) = 0;
   virtual void OnToken(const TokenEvent& event) = 0;
   virtual void OnEnd(FinishReason reason, const RequestStats& stats) = 0;
-  /// The generation failed for good: kExhausted (429 or 503: see retry_after_s), kUnavailable (503), kInvalid (400), kDeadline.
+  /// The generation failed for good: kExhausted (429 or 503: see retry_after_s), kUnavailable (503), kInvalid (400),
+  /// kDeadline (503); others are 500. retry_after_s <= 0: not known.
   virtual void OnError(const Status& status, double retry_after_s) = 0;
 };
 
