@@ -159,12 +159,14 @@ struct Stats {
 }
 
 interface TokenSink {
-  route @0 (text :Text) -> stream;   # what really happened: where the prefix came from, who prefilled; before the first token
+  route @0 (stats :Stats) -> stream;
+  # Before the first token: the token counts and what really happened, who prefilled and where the prefix came from.
   tokens @1 (batch :List(TokenEvent)) -> stream;
+  end @2 (reason :UInt8, stats :Stats) -> ();
+  # After the last token. Only an answer that got its `end` is complete; a generate that fails before it may be moved.
 }
 interface Decode {
-  generate @0 (request :GenerateRequest, prefill :List(Member), sink :TokenSink)
-      -> (status :WireStatus, reason :UInt8, stats :Stats);
+  generate @0 (request :GenerateRequest, prefill :List(Member), sink :TokenSink) -> (status :WireStatus);
   # Owns the request: reserves blocks, asks the first reachable of `prefill` to compute the missing ones, computes them itself
   # where none answers. Cancelled by dropping the call.
 }

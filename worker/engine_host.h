@@ -20,7 +20,7 @@ namespace baton {
 /// Receives one request's events, on the loop's thread; OnEnd once, last.
 class EngineClient {
  public:
-  virtual ~EngineClient() = default;
+  virtual ~EngineClient() noexcept(false) = default;  // implementations own kj promises
   virtual void OnTokens(const std::vector<TokenEvent>& tokens) = 0;
   virtual void OnEnd(FinishReason reason, const RequestStats& stats, const Status& status) = 0;
 };
