@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "base/log.h"
+#include "kvstore/incoming_transfer.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
-#include "worker/incoming_transfer.h"
 
 namespace baton {
 namespace {

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "kvstore/incoming_transfer.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
-#include "worker/incoming_transfer.h"
 
 namespace baton {
 namespace {
@@ -48,7 +48,7 @@ const MemberInfo* StoreClient::StoreOf(const BlockKey& first) const {
 kj::Promise<BlockRefs> StoreClient::Fetch(std::vector<BlockKey> chain, size_t have) {
   if (have >= chain.size() || StoreOf(chain[0]) == nullptr) return BlockRefs();
   return context_.timer
-      .timeoutAfter(context_.transfer_timeout.count() * kj::NANOSECONDS, FetchRest(std::move(chain), have, BlockRefs()))
+      .timeoutAfter(context_.timeout.count() * kj::NANOSECONDS, FetchRest(std::move(chain), have, BlockRefs()))
       .catch_([](kj::Exception&& e) {
         LOG_WARN("reading from the store: {}", e.getDescription().cStr());
         return BlockRefs();
@@ -188,7 +188,7 @@ kj::Promise<void> StoreClient::PutLoop() {
     return kj::READY_NOW;
   }
   const size_t n = batch->blocks.size();
-  auto put = context_.timer.timeoutAfter(context_.transfer_timeout.count() * kj::NANOSECONDS, PutBatch(kj::mv(batch)));
+  auto put = context_.timer.timeoutAfter(context_.timeout.count() * kj::NANOSECONDS, PutBatch(kj::mv(batch)));
   return CatchAsStatus(kj::mv(put)).then([this, n](Status status) {
     if (!status.ok()) {
       dropped_.Increment(static_cast<double>(n));

@@ -6,7 +6,7 @@
 
 #include "base/hash.h"
 #include "kvstore/block_refs.h"
-#include "worker/worker_context.h"
+#include "kvstore/transfer_context.h"
 
 namespace baton {
 
@@ -19,7 +19,7 @@ struct IncomingTransfer {
 };
 
 /// Reserves `blocks` pool blocks, each received in `parts` equal pieces (landing b * parts + p). Errors: kExhausted.
-Result<IncomingTransfer> ExpectBlocks(WorkerContext& context, const TransferPump::PeerEnd& from, size_t blocks, uint32_t parts);
+Result<IncomingTransfer> ExpectBlocks(TransferContext& context, const TransferPump::PeerEnd& from, size_t blocks, uint32_t parts);
 
 /// kDataLoss naming the block unless each block's bytes have its digest.
 Status VerifyBlocks(BlockPool& pool, const std::vector<BlockId>& blocks, const std::vector<Digest128>& digests);

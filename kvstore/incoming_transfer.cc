@@ -1,4 +1,4 @@
-#include "worker/incoming_transfer.h"
+#include "kvstore/incoming_transfer.h"
 
 #include <memory>
 
@@ -20,9 +20,9 @@ class CancelOnDrop {
 
 }  // namespace
 
-Result<IncomingTransfer> ExpectBlocks(WorkerContext& context, const TransferPump::PeerEnd& from, size_t blocks, uint32_t parts) {
+Result<IncomingTransfer> ExpectBlocks(TransferContext& context, const TransferPump::PeerEnd& from, size_t blocks, uint32_t parts) {
   ASSIGN_OR_RETURN(std::vector<BlockId> ids, context.pool.Allocate(blocks));
-  const size_t part_bytes = context.layout.BlockBytes() / parts;
+  const size_t part_bytes = context.pool.block_bytes() / parts;
   std::vector<Landing> landings;
   landings.reserve(blocks * parts);
   for (const BlockId id : ids) {
@@ -34,8 +34,8 @@ Result<IncomingTransfer> ExpectBlocks(WorkerContext& context, const TransferPump
   };
   auto pair = kj::newPromiseAndFulfiller<Result<BlockRefs>>();
   auto state = std::make_shared<State>(State{BlockRefs(context.pool, std::move(ids)), kj::mv(pair.fulfiller)});
-  const TransferId id = context.transfer_ids.Next();
-  context.pump.Expect(id, from, std::move(landings), context.clock.Now() + context.transfer_timeout,
+  const TransferId id = context.ids.Next();
+  context.pump.Expect(id, from, std::move(landings), context.clock.Now() + context.timeout,
                       [&loop = context.loop, state](const Status& status) mutable {
                         loop.Post([state = std::move(state), status] {
                           if (status.ok()) state->fulfiller->fulfill(Result<BlockRefs>(std::move(state->blocks)));

@@ -1,0 +1,36 @@
+// The store role: serves a BlockStore to the workers of a cluster. Control by RPC, bytes by transfers; the disk is only
+// touched on I/O threads.
+#pragma once
+
+#include <memory>
+
+#include "base/metrics.h"
+#include "base/task_threads.h"
+#include "kvstore/block_store.h"
+#include "kvstore/transfer_context.h"
+#include "protocol/cluster.capnp.h"
+
+namespace baton {
+
+/// Thread: the loop's. What is passed by reference outlives the service and its calls. `context.pool` is where puts land
+/// before they are taken: it bounds what is under way.
+class StoreService final : public wire::Store::Server {
+ public:
+  StoreService(TransferContext& context, BlockStore& store, TaskThreads& io) : context_(context), store_(store), io_(io) {}
+
+  kj::Promise<void> open(OpenContext context) override;
+  kj::Promise<void> put(PutContext context) override;
+  kj::Promise<void> lookup(LookupContext context) override;
+  kj::Promise<void> stats(StatsContext context) override;
+  kj::Promise<void> flush(FlushContext context) override;
+
+ private:
+  TransferContext& context_;
+  BlockStore& store_;
+  TaskThreads& io_;
+};
+
+/// Counters of a store as one JSON object: what `stats` answers and `baton store stat --json` prints.
+std::string StoreStatsJson(const BlockStore& store);
+
+}  // namespace baton

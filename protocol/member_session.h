@@ -1,0 +1,74 @@
+// A rank's place in the cluster: registers with the coordinator, sends numbered heartbeats, keeps the membership view, and
+// registers again whenever the coordinator was restarted or had declared it dead.
+#pragma once
+
+#include <kj/async.h>
+#include <kj/timer.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "protocol/membership_view.h"
+#include "protocol/peers.h"
+
+namespace baton {
+
+/// A change of what this worker holds.
+struct HeldChange {
+  bool added = false;
+  BlockKey key;
+};
+
+/// Thread: the loop's.
+class MemberSession {
+ public:
+  /// What the session asks the worker; all are optional.
+  struct Hooks {
+    std::function<void(wire::Load::Builder)> load;
+    std::function<std::vector<HeldChange>(bool snapshot)> changes;  // since the last call, or all that is held
+    std::function<void()> on_drain;                                 // an administrator asks this worker to leave
+  };
+  /// Gives the coordinator's capability: a dialled one, or the one in this process.
+  using FindCoordinator = std::function<kj::Promise<Result<wire::Coordinator::Client>>()>;
+
+  MemberSession(kj::Timer& timer, FindCoordinator find, MemberInfo self, MembershipView& view, Duration heartbeat, Hooks hooks);
+
+  /// Registers. Errors: kUnavailable (no coordinator answers within `timeout`: who, and what to check), kInvalid (refused:
+  /// another model, a name in use).
+  kj::Promise<Status> Join(Duration timeout);
+  /// Ready: from now on this worker is routed to, and heartbeats run.
+  kj::Promise<Status> Announce(std::string transport_kind, std::string transport_address);
+  void SetDraining() { draining_ = true; }
+  /// Resolves when a heartbeat that said "draining" has been answered, or the coordinator is gone.
+  kj::Promise<void> DrainingKnown();
+
+  const MemberInfo& self() const { return self_; }
+  /// False while the coordinator cannot be reached.
+  bool connected() const { return connected_; }
+  kj::Maybe<wire::Coordinator::Client> coordinator() { return coordinator_; }
+
+ private:
+  kj::Promise<Status> Register();
+  kj::Promise<void> JoinUntil(kj::TimePoint deadline, kj::Own<kj::PromiseFulfiller<Status>> done);
+  kj::Promise<Status> SendAnnounce();
+  kj::Promise<void> HeartbeatLoop();
+  kj::Promise<Status> Heartbeat();
+  kj::Promise<void> Rejoin();
+
+  kj::Timer& timer_;
+  const FindCoordinator find_;
+  MemberInfo self_;
+  MembershipView& view_;
+  const kj::Duration heartbeat_;
+  const Hooks hooks_;
+  kj::Maybe<wire::Coordinator::Client> coordinator_;
+  wire::WorkerSession::Client session_ = nullptr;
+  bool connected_ = false, draining_ = false, snapshot_ = true, announced_ = false, drain_asked_ = false;
+  uint64_t sequence_ = 0, view_version_ = 0;
+  std::vector<kj::Own<kj::PromiseFulfiller<void>>> draining_known_;
+  kj::Promise<void> loop_ = nullptr;
+};
+
+}  // namespace baton
