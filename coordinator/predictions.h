@@ -1,0 +1,66 @@
+// What the coordinator knows before the workers say it: a request that was routed a moment ago loads its workers although no
+// heartbeat shows it yet, and its prompt will be in their caches. Without this, a burst goes to one worker, and siblings
+// (same prompt, n at a time) are computed several times.
+//
+// Thread: one.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "coordinator/prefix_index.h"
+#include "coordinator/router.h"
+
+namespace baton {
+
+struct PredictionConfig {
+  double settle_s = 0.25;          // age from which a heartbeat's load contains a routed request
+  double prefix_ttl_s = 2;         // by then the worker's own events say what it holds
+  uint32_t prefix_stride = 4;      // every 4th key of a chain is kept: a key binds all before it
+  uint32_t max_prefixes = 4096;    // routed prompts remembered at a time
+};
+
+class Predictions {
+ public:
+  explicit Predictions(PredictionConfig config) : config_(config) {}
+
+  /// `request` went that way; `keys` is its chain.
+  void Routed(RequestId request, const RouteCandidate& chosen, uint32_t prompt_tokens, std::span<const BlockKey> keys, Instant now);
+  /// The worker's load of now is known: what is older than settle_s is in it.
+  void Reported(WorkerId worker, Instant now);
+  void Finished(RequestId request);
+  void Drop(WorkerId worker);
+  void Expire(Instant now);
+
+  /// Adds what is in flight to a worker's reported load.
+  void AddTo(WorkerId worker, WorkerLoad& load) const;
+  /// Blocks of the chain that each worker will hold, rounded down to the stride.
+  void Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const;
+
+ private:
+  struct Pending {
+    RequestId request;
+    Instant at;
+    uint32_t prefill_tokens = 0;  // 0 where it only decodes
+    bool decodes = false;
+  };
+  struct Prefix {
+    WorkerId worker;
+    Instant until;
+    std::vector<BlockKey> keys;
+  };
+  std::vector<BlockKey> Sample(std::span<const BlockKey> keys) const;
+  void Expect(WorkerId worker, std::span<const BlockKey> sample, Instant now);
+
+  PredictionConfig config_;
+  std::map<WorkerId, std::vector<Pending>> pending_;
+  std::deque<Prefix> prefixes_;  // ascending `until`
+  PrefixIndex expected_;
+};
+
+}  // namespace baton
