@@ -1,0 +1,65 @@
+// The gateway's way into the cluster: asks the coordinator for a route, hands the request to the decode worker, and when
+// that worker dies goes on with another one, so that the client sees a pause and never another token.
+#pragma once
+
+#include <kj/timer.h>
+
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "gateway/backend.h"
+#include "protocol/member_session.h"
+#include "protocol/membership_view.h"
+#include "protocol/peers.h"
+
+namespace baton {
+
+struct ClusterBackendConfig {
+  std::string model_name;      // what clients call the model; empty: the workers' name for it
+  std::string tenant_secret;   // key of the tenants' salts
+  double give_up_after_s = 30; // without a worker or a coordinator, a request waits this long
+};
+
+/// Thread: the loop's. What is passed by reference outlives it and its generations.
+class ClusterBackend final : public Backend {
+ public:
+  ClusterBackend(ClusterBackendConfig config, kj::Timer& timer, const Clock& clock, Metrics& metrics, PeerTable& peers,
+                 MemberSession& session, const MembershipView& members);
+  ~ClusterBackend() noexcept override;
+
+  /// Learns the model from the cluster; resolves once requests can be served. Until then Health says what is missing.
+  kj::Promise<void> Ready();
+  void SetDraining() { draining_ = true; }
+
+  const ModelCard& card() const override { return card_; }
+  std::unique_ptr<GenerationHandle> Generate(GenerateRequest request, GenerationSink& sink) override;
+  Status Health() override;
+  kj::Promise<std::string> ClusterJson() override;
+  kj::Promise<std::string> ExplainRoute(std::vector<TokenId> prompt, std::string tenant) override;
+  kj::Promise<std::string> MetricsText() override;
+  kj::Promise<Status> Drain(WorkerId worker) override;
+
+ private:
+  class Generation;
+  friend class Generation;
+  struct Meters;
+  kj::Promise<void> LearnModel();
+  BlockKey RootOf(const std::string& tenant) const;
+
+  const ClusterBackendConfig config_;
+  kj::Timer& timer_;
+  const Clock& clock_;
+  Metrics& metrics_;
+  PeerTable& peers_;
+  MemberSession& session_;
+  const MembershipView& members_;
+  std::unique_ptr<Meters> meters_;
+  ModelIdentity identity_;
+  ModelCard card_;
+  Status readiness_;
+  bool draining_ = false;
+};
+
+}  // namespace baton
