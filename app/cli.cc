@@ -66,6 +66,8 @@ int RunProgram(const CommandLine& line) {
   app.footer("Every setting of `baton config --doc` can be given as --section.key=VALUE or as BATON_SECTION_KEY.");
 
   CommandContext context{line};
+  AddServeCommand(app, context);
+  AddClusterCommand(app, context);
   AddConfigCommand(app, context);
   AddVersionCommand(app, context);
   AddDoctorCommand(app, context);

@@ -31,6 +31,8 @@ struct CommandContext {
 /// Each adds one command with its flags and help; its callback runs it and sets `exit_code`.
 void AddConfigCommand(CLI::App& program, CommandContext& context);
 void AddVersionCommand(CLI::App& program, CommandContext& context);
+void AddServeCommand(CLI::App& program, CommandContext& context);
+void AddClusterCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 

@@ -18,8 +18,8 @@ struct ModelOptions {
 };
 struct ClusterOptions {
   std::vector<std::string> roles = {"coordinator+gateway", "store", "prefill", "decode"};
-  std::string bind_host = "127.0.0.1", join;
-  double heartbeat_s = 0.2, dead_after_s = 2, connect_timeout_s = 10;
+  std::string bind_host = "127.0.0.1", join, name, key;
+  double heartbeat_s = 0.2, dead_after_s = 1.2, connect_timeout_s = 10;
 };
 struct GatewayOptions {
   std::string host = "127.0.0.1", admin_key;

@@ -36,17 +36,18 @@ class Arena {
 
 class Pool final : public BlockPool {
  public:
-  Pool(Arena arena, size_t blocks, size_t block_bytes)
-      : arena_(std::move(arena)), block_bytes_(block_bytes), slots_(blocks) {
+  /// `owned` is the memory's mapping, or nothing where the caller keeps it.
+  Pool(Arena owned, MutableBytes memory, size_t blocks, size_t block_bytes)
+      : owned_(std::move(owned)), memory_(memory), block_bytes_(block_bytes), slots_(blocks) {
     free_.reserve(blocks);
     for (size_t i = blocks; i > 0; --i) free_.push_back(static_cast<uint32_t>(i - 1));  // low ids first
   }
 
   size_t block_bytes() const override { return block_bytes_; }
-  MutableBytes arena() override { return arena_.bytes(); }
+  MutableBytes arena() override { return memory_; }
   std::byte* data(BlockId id) override {
     CHECK(id.value < slots_.size());
-    return arena_.bytes().data() + id.value * block_bytes_;
+    return memory_.data() + id.value * block_bytes_;
   }
 
   Result<std::vector<BlockId>> Allocate(size_t n) override;
@@ -83,7 +84,8 @@ class Pool final : public BlockPool {
   void EvictOldestLeaf();
   void Record(bool added, const BlockKey& key);
 
-  const Arena arena_;
+  const Arena owned_;
+  const MutableBytes memory_;
   const size_t block_bytes_;
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
@@ -271,6 +273,12 @@ Result<std::unique_ptr<BlockPool>> BlockPool::Create(size_t blocks, size_t block
 }
 
 Result<std::unique_ptr<BlockPool>> BlockPool::Create(size_t blocks, size_t block_bytes, const BlockPoolOptions& options) {
+  if (!options.memory.empty()) {
+    if (block_bytes == 0 || options.memory.size() / block_bytes < blocks || blocks == 0) {
+      return InvalidError("{} bytes of memory do not hold {} blocks of {} bytes", options.memory.size(), blocks, block_bytes);
+    }
+    return std::unique_ptr<BlockPool>(std::make_unique<Pool>(Arena({}), options.memory.first(blocks * block_bytes), blocks, block_bytes));
+  }
   if (blocks == 0 || block_bytes == 0) {
     return InvalidError("a block pool of {} blocks of {} bytes: both must be above 0", blocks, block_bytes);
   }
@@ -289,8 +297,8 @@ Result<std::unique_ptr<BlockPool>> BlockPool::Create(size_t blocks, size_t block
                           block_bytes, std::strerror(errno));
   }
   if (options.huge_pages) (void)madvise(at, bytes, MADV_HUGEPAGE);  // advice only: without it the pool is slower, not wrong
-  return std::unique_ptr<BlockPool>(
-      std::make_unique<Pool>(Arena({static_cast<std::byte*>(at), bytes}), blocks, block_bytes));
+  const MutableBytes memory(static_cast<std::byte*>(at), bytes);
+  return std::unique_ptr<BlockPool>(std::make_unique<Pool>(Arena(memory), memory, blocks, block_bytes));
 }
 
 }  // namespace baton

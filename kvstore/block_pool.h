@@ -25,6 +25,7 @@ struct BlockPoolStats {
 using BlockPoolEvent = BlockEvent;
 
 struct BlockPoolOptions {
+  MutableBytes memory{};    // to lie in, for example shared memory; it outlives the pool. Empty: the pool maps its own
   bool huge_pages = false;  // ask for transparent huge pages: fewer TLB misses, but memory is touched 2 MiB at a time
 };
 

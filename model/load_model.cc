@@ -33,21 +33,31 @@ Result<Numerics> ChooseNumerics(const std::string& asked, const WeightFile& file
   return embedding != nullptr && embedding->type == TensorType::kBF16 ? Numerics::kBf16 : Numerics::kF32;
 }
 
+/// The file's description; it stays open for who goes on to load it.
+Result<ModelDescription> Describe(const LoadOptions& options, const WeightFile& file) {
+  if (options.block_tokens == 0 || options.block_tokens > 4096) return InvalidError("block_tokens {} is not within 1 to 4096", options.block_tokens);
+  ASSIGN_OR_RETURN(const KvDtype dtype, ParseKvDtype(options.kv_dtype));
+  ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options.numerics, file));
+  const ModelInfo& info = file.info();
+  return ModelDescription{info, KvLayout{info.layers, info.kv_heads, info.head_dim, options.block_tokens, dtype}, numerics};
+}
+
 }  // namespace
+
+Result<ModelDescription> DescribeModel(const LoadOptions& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<WeightFile> file, OpenWeights(options.path));
+  return Describe(options, *file);
+}
 
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options) {
   if (options.device == "cuda") return UnavailableError("device cuda: this build has no CUDA backend; give --device cpu");
   if (options.device != "auto" && options.device != "cpu") return InvalidError("there is no device \"{}\"; give auto, cpu or cuda", options.device);
-  if (options.block_tokens == 0 || options.block_tokens > 4096) return InvalidError("block_tokens {} is not within 1 to 4096", options.block_tokens);
   if (options.threads > 1024) return InvalidError("{} threads are too many; give 1 to 1024, or 0 for one a core", options.threads);
-  ASSIGN_OR_RETURN(const KvDtype dtype, ParseKvDtype(options.kv_dtype));
   ASSIGN_OR_RETURN(const Kernels* kernels, SelectKernels(options.isa));
   ASSIGN_OR_RETURN(const std::unique_ptr<WeightFile> file, OpenWeights(options.path));
-  ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options.numerics, *file));
-  const ModelInfo& info = file->info();
-  const KvLayout layout{info.layers, info.kv_heads, info.head_dim, options.block_tokens, dtype};
+  ASSIGN_OR_RETURN(const ModelDescription described, Describe(options, *file));
   const unsigned threads = options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
-  return MakeTransformer(*file, numerics, layout, *kernels, threads);
+  return MakeTransformer(*file, described.numerics, described.layout, *kernels, threads);
 }
 
 }  // namespace baton

@@ -82,6 +82,15 @@ struct LoadOptions {
 /// Loads a model. Errors: kNotFound, kInvalid (names the file, the tensor or key and the reason), kExhausted.
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options);
 
+/// What LoadModel would give, without its weights: enough to name the KV of a model.
+struct ModelDescription {
+  ModelInfo info;
+  KvLayout layout;
+  Numerics numerics = Numerics::kExact;
+};
+/// Errors: as LoadModel's.
+Result<ModelDescription> DescribeModel(const LoadOptions& options);
+
 /// A tiny deterministic model for tests of everything above: its KV bytes are a function of (token, position, layer) and its
 /// logits a function of all K bytes before, so a wrong or lost block changes the answer.
 std::unique_ptr<Model> MakeFakeModel(uint32_t vocab, const KvLayout& layout);

@@ -45,6 +45,7 @@ class DecodeCall final : public EngineClient {
   uint32_t block_tokens() const { return context_.layout.block_tokens; }
 
   WorkerContext& context_;
+  const OpenCall open_{context_};
   EngineHost& engine_;
   StoreClient& store_;
   const DecodeService::Counters& counters_;

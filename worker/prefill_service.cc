@@ -14,19 +14,25 @@ namespace {
 
 /// The sending end of one hand-off: keeps the request's blocks until the transport has let go of them.
 class HandOff {
+  struct Held {
+    explicit Held(WorkerContext& context) : open(context) {}
+    OpenCall open;
+    EngineHost::Handle handle;
+  };
+
  public:
   HandOff(WorkerContext& context, TransferId transfer, std::shared_ptr<LayerPusher> pusher)
-      : context_(context), transfer_(transfer), pusher_(std::move(pusher)), held_(std::make_shared<EngineHost::Handle>()) {}
+      : context_(context), transfer_(transfer), pusher_(std::move(pusher)), held_(std::make_shared<Held>(context)) {}
   HandOff(const HandOff&) = delete;
   HandOff& operator=(const HandOff&) = delete;
   /// Dropped before Close: nobody waits for the bytes any more.
   ~HandOff() {
-    held_->Cancel();
+    held_->handle.Cancel();
     context_.pump.Cancel(transfer_);
     if (!closed_) Close();
   }
 
-  void Hold(EngineHost::Handle handle) { *held_ = std::move(handle); }
+  void Hold(EngineHost::Handle handle) { held_->handle = std::move(handle); }
   /// All pushes have been made.
   void Close() {
     closed_ = true;
@@ -47,7 +53,7 @@ class HandOff {
   WorkerContext& context_;
   const TransferId transfer_;
   const std::shared_ptr<LayerPusher> pusher_;
-  const std::shared_ptr<EngineHost::Handle> held_;
+  const std::shared_ptr<Held> held_;
   bool closed_ = false;
 };
 

@@ -17,6 +17,19 @@ struct WorkerContext : TransferContext {
   PeerTable& peers;
   const MembershipView& members;
   const KvLayout layout;
+  uint32_t open_calls = 0;  // generate and prefill calls, hand-offs under way: a draining worker waits for them
+};
+
+/// Counts one of a worker's open calls. Thread: the loop's.
+class OpenCall {
+ public:
+  explicit OpenCall(WorkerContext& context) : context_(context) { ++context_.open_calls; }
+  OpenCall(const OpenCall&) = delete;
+  OpenCall& operator=(const OpenCall&) = delete;
+  ~OpenCall() { --context_.open_calls; }
+
+ private:
+  WorkerContext& context_;
 };
 
 }  // namespace baton

@@ -1,0 +1,149 @@
+// `baton cluster` (one rank of a cluster, under mpirun or joining one) and `baton serve` (all roles in one process).
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "app/cli.h"
+#include "app/config.h"
+#include "app/mpi_launch.h"
+#include "app/rank.h"
+#include "app/roles.h"
+#include "base/log.h"
+#include "base/random.h"
+
+namespace baton {
+namespace {
+
+struct ClusterCommand {
+  std::string config_file, model, join, role = "decode";
+  uint32_t port = 0;
+  bool port_given = false;
+};
+
+Result<LoadedConfig> Load(const ClusterCommand& c, const CommandLine& line) {
+  std::map<std::string, std::string> flags = line.settings;
+  if (!c.model.empty()) flags["model.path"] = c.model;
+  if (c.port_given) flags["gateway.port"] = std::to_string(c.port);
+  if (!c.join.empty()) flags["cluster.join"] = c.join;
+  ASSIGN_OR_RETURN(LoadedConfig loaded, LoadConfig(c.config_file, line.environment, flags));
+  if (loaded.config.model.path.empty()) return InvalidError("no model: give --model PATH or set model.path to a GGUF file or a folder of safetensors");
+  return Result<LoadedConfig>(std::move(loaded));
+}
+
+Status StartLogging(const Config& config, const std::string& name) {
+  LogConfig log;
+  log.level = config.log.level;
+  log.json = config.log.json;
+  log.role = name;
+  return InitLogging(log);
+}
+
+bool IsLoopback(const std::string& host) { return host.rfind("127.", 0) == 0 || host == "localhost" || host == "::1"; }
+
+std::string MakeKey() { return fmt::format("{:016x}{:016x}", EntropySeed(), EntropySeed()); }
+
+/// A lonely rank is of no use: it ends when mpirun does, even if that was killed.
+void EndWithParent() {
+  const pid_t parent = getppid();
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) raise(SIGTERM);
+}
+
+Status RunUnderMpi(LoadedConfig loaded) {
+  EndWithParent();
+  Config& config = loaded.config;
+  ASSIGN_OR_RETURN(const std::unique_ptr<MpiLaunch> mpi, MpiLaunch::Begin());
+  ASSIGN_OR_RETURN(const auto roles, AssignRoles(config.cluster.roles, loaded.origins.at("cluster.roles") == "default", mpi->size()));
+  const std::string name = fmt::format("{}-{}", config.cluster.name.empty() ? "rank" : config.cluster.name, mpi->rank());
+  RETURN_IF_ERROR(StartLogging(config, name));
+  if (config.cluster.key.empty() && !IsLoopback(config.cluster.bind_host)) {
+    ASSIGN_OR_RETURN(config.cluster.key, mpi->Share(MakeKey()));
+  }
+  RankSetup setup{config, roles[mpi->rank()], name};
+  setup.mpi_communicator = mpi->communicator();
+  Rank rank(std::move(setup));
+  ASSIGN_OR_RETURN(const PeerAddress own, rank.Listen());
+  ASSIGN_OR_RETURN(const std::string shared, mpi->Share(own.ToString()));
+  ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(shared));
+  const bool keep_mpi = config.transport.kind == "mpi";
+  if (!keep_mpi) mpi->End();
+  const Status status = rank.Run(coordinator);
+  if (keep_mpi) mpi->End();
+  return status;
+}
+
+Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
+  const Config& config = loaded.config;
+  ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(config.cluster.join));
+  ASSIGN_OR_RETURN(std::vector<std::string> roles, ParseRoles(role));
+  if (config.transport.kind == "mpi" || config.transport.kind == "local") {
+    return InvalidError("a worker that joins later is outside MPI's job: set transport.kind to tcp, shm or ucx on every rank");
+  }
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  const std::string name = config.cluster.name.empty() ? fmt::format("{}-{}", host, getpid()) : config.cluster.name;
+  RETURN_IF_ERROR(StartLogging(config, name));
+  Rank rank({config, roles, name});
+  RETURN_IF_ERROR(rank.Listen().status());
+  return rank.Run(coordinator);
+}
+
+Status RunServe(LoadedConfig loaded) {
+  Config& config = loaded.config;
+  if (loaded.origins.at("transport.kind") == "default") config.transport.kind = "local";
+  RETURN_IF_ERROR(StartLogging(config, "serve"));
+  Rank rank({config, {"coordinator", "gateway", "store", "prefill", "decode"}, "serve"});
+  ASSIGN_OR_RETURN(const PeerAddress own, rank.Listen());
+  return rank.Run(own);
+}
+
+int RunCluster(const ClusterCommand& c, const CommandLine& line) {
+  auto loaded = Load(c, line);
+  if (!loaded.ok()) return Fail(loaded.status());
+  if (!loaded->config.cluster.join.empty()) {
+    const Status status = RunJoining(*loaded, c.role);
+    return status.ok() ? 0 : Fail(status);
+  }
+  if (!StartedByMpirun()) {
+    return Fail(InvalidError("`baton cluster` is one rank of several: start it with `mpirun -n 4 baton cluster …`, join a running cluster with "
+                             "--join HOST:PORT, or serve from one process with `baton serve`"));
+  }
+  const Status status = RunUnderMpi(std::move(*loaded));
+  return status.ok() ? 0 : Fail(status);
+}
+
+}  // namespace
+
+void AddServeCommand(CLI::App& program, CommandContext& context) {
+  auto command = std::make_shared<ClusterCommand>();
+  ClusterCommand& c = *command;
+  CLI::App* app = program.add_subcommand("serve", "serves a model from this one process: gateway, store, prefill and decode");
+  app->add_option("--model", c.model, "GGUF file or folder of safetensors");
+  app->add_option("--config", c.config_file, "YAML file");
+  CLI::Option* port = app->add_option("--port", c.port, "port of the HTTP server; 0: any free one")->check(CLI::Range(0, 65535));
+  app->callback([command, port, &context] {
+    command->port_given = port->count() > 0;
+    auto loaded = Load(*command, context.line);
+    const Status status = loaded.ok() ? RunServe(std::move(*loaded)) : loaded.status();
+    context.exit_code = status.ok() ? 0 : Fail(status);
+  });
+}
+
+void AddClusterCommand(CLI::App& program, CommandContext& context) {
+  auto command = std::make_shared<ClusterCommand>();
+  ClusterCommand& c = *command;
+  CLI::App* app = program.add_subcommand("cluster", "one rank of a cluster, started by mpirun; or a worker that joins one");
+  app->add_option("--config", c.config_file, "YAML file; the same on every rank");
+  app->add_option("--model", c.model, "GGUF file or folder of safetensors");
+  CLI::Option* port = app->add_option("--port", c.port, "port of the gateway; 0: any free one")->check(CLI::Range(0, 65535));
+  app->add_option("--join", c.join, "HOST:PORT of a running cluster's coordinator");
+  app->add_option("--role", c.role, "with --join: roles joined by +, for example prefill+decode");
+  app->callback([command, port, &context] {
+    command->port_given = port->count() > 0;
+    context.exit_code = RunCluster(*command, context.line);
+  });
+}
+
+}  // namespace baton

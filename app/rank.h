@@ -1,0 +1,41 @@
+// One process of a cluster: builds the roles it plays, joins, serves until it is told to stop, and leaves in an order that
+// loses nothing: streams end, then what they computed is written, then the store flushes, then the coordinator goes.
+#pragma once
+
+#include <kj/async-io.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "app/config.h"
+#include "base/status.h"
+#include "protocol/peers.h"
+
+namespace baton {
+
+struct RankSetup {
+  Config config;
+  std::vector<std::string> roles;
+  std::string name;          // unique in the cluster
+  int mpi_communicator = 0;  // MPI_Comm_c2f, where the transport is mpi
+  bool announce_url = true;  // print the gateway's URL on stdout once it is ready
+};
+
+/// Thread: the main one, which runs the loop.
+class Rank {
+ public:
+  explicit Rank(RankSetup setup);
+  ~Rank();
+  /// Opens the control port: other ranks reach this one there. Errors: kInvalid (address).
+  Result<PeerAddress> Listen();
+  /// Builds the roles, joins the cluster of `coordinator` (this rank's own address where it plays that role) and serves until
+  /// SIGINT or SIGTERM, then drains. Ok after an orderly end.
+  Status Run(const PeerAddress& coordinator);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace baton

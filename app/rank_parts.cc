@@ -1,0 +1,203 @@
+#include "app/rank_parts.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "app/build_info.h"
+#include "base/log.h"
+#include "base/random.h"
+
+namespace baton {
+namespace {
+
+constexpr uint64_t kStagingBytes = 64ull << 20;  // of puts under way in a store
+constexpr unsigned kStoreIoThreads = 2;
+
+kj::Promise<void> PollUntil(kj::Timer& timer, std::function<bool()> condition) {
+  if (condition()) return kj::READY_NOW;
+  return timer.afterDelay(10 * kj::MILLISECONDS).then([&timer, condition = std::move(condition)]() mutable { return PollUntil(timer, std::move(condition)); });
+}
+
+CoordinatorConfig MakeCoordinatorConfig(const Config& config) {
+  CoordinatorConfig out;
+  out.membership.dead_after_s = config.cluster.dead_after_s;
+  auto policy = ParseRoutePolicy(config.router.policy);
+  CHECK(policy.ok());  // the option table allows no other names
+  out.router.policy = *policy;
+  out.router.local_prefill_tokens = config.router.local_prefill_tokens;
+  return out;
+}
+
+}  // namespace
+
+Result<PoolMemory> MakePoolMemory(uint64_t bytes, uint64_t block_bytes, const char* option) {
+  const uint64_t blocks = bytes / block_bytes;
+  if (blocks < 2) return InvalidError("{} of {} bytes holds fewer than two KV blocks of {} bytes; give at least {}", option, bytes, block_bytes, 2 * block_bytes);
+  PoolMemory memory;
+  ASSIGN_OR_RETURN(memory.arena, MakeSharedArena(blocks * block_bytes, false));
+  BlockPoolOptions options;
+  options.memory = memory.arena.memory().bytes;
+  ASSIGN_OR_RETURN(memory.pool, BlockPool::Create(blocks, block_bytes, options));
+  return Result<PoolMemory>(std::move(memory));
+}
+
+LoadOptions ModelLoadOptions(const ModelOptions& options) {
+  LoadOptions load;
+  load.path = options.path;
+  load.numerics = options.numerics;
+  load.kv_dtype = options.kv_dtype;
+  load.block_tokens = options.block_tokens;
+  load.threads = options.threads;
+  load.isa = options.isa;
+  load.device = options.device;
+  return load;
+}
+
+ModelIdentity IdentityOf(const ModelInfo& info, const KvLayout& layout, Numerics numerics, const std::string& name) {
+  ModelIdentity identity;
+  identity.model_name = name.empty() ? info.name : name;
+  identity.kv_layout = layout.ToString();
+  identity.numerics = std::string(NumericsName(numerics));
+  identity.kv_dtype = std::string(KvDtypeName(layout.dtype));
+  identity.fingerprint = info.fingerprint;
+  identity.block_tokens = layout.block_tokens;
+  identity.block_bytes = layout.BlockBytes();
+  identity.vocab = info.vocab;
+  identity.max_positions = info.max_positions;
+  identity.eos_ids = info.eos_ids;
+  return identity;
+}
+
+CoordinatorRole::CoordinatorRole(RankContext& context)
+    : coordinator_(MakeCoordinatorConfig(context.config), context.clock, context.metrics),
+      client_(kj::heap<CoordinatorService>(coordinator_, context.metrics)),
+      ticks_(RunTicks(coordinator_, context.timer(), FromSeconds(context.config.cluster.dead_after_s / 6)).eagerlyEvaluate([](kj::Exception&& e) {
+        LOG_ERROR("the coordinator's clock stopped: {}", e.getDescription().cStr());
+      })) {}
+
+WorkerRole::WorkerRole(RankContext& context, std::unique_ptr<Model> model, PoolMemory memory)
+    : context_(context), model_(std::move(model)), memory_(std::move(memory)) {}
+
+void WorkerRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self) {
+  const Config& config = context_.config;
+  worker_.emplace(WorkerContext{{context_.loop, context_.clock, *memory_.pool, pump, ids, FromSeconds(config.transport.transfer_timeout_s), self.id,
+                                 self.incarnation},
+                                context_.timer(), context_.metrics, context_.peers, context_.members, layout()});
+  store_ = std::make_unique<StoreClient>(*worker_);
+  EngineConfig engine;
+  engine.max_running = config.engine.max_running;
+  engine.max_waiting = config.engine.max_waiting;
+  engine.step_token_budget = config.engine.step_token_budget;
+  engine.prefill_chunk_tokens = config.engine.prefill_chunk_tokens;
+  engine_ = std::make_unique<EngineHost>(engine, *model_, *memory_.pool, context_.clock, context_.loop,
+                                         [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); });
+  decode_ = kj::heap<DecodeService>(*worker_, *engine_, *store_);
+  prefill_ = kj::heap<PrefillService>(*worker_, *engine_, *store_);
+}
+
+void WorkerRole::FillLoad(wire::Load::Builder out) const {
+  if (engine_ == nullptr) return;
+  const EngineLoad load = engine_->load();
+  const BlockPoolStats pool = memory_.pool->stats();
+  out.setRunning(load.running);
+  out.setWaiting(load.waiting);
+  out.setQueuedPrefillTokens(load.queued_prefill_tokens);
+  out.setPrefillTokensPerS(load.prefill_tokens_per_s);
+  out.setDecodeStepS(load.decode_step_s);
+  out.setFreeBlocks(static_cast<uint32_t>(pool.free + pool.cached));
+  out.setTotalBlocks(static_cast<uint32_t>(pool.total));
+  out.setTransferBytesPerS(worker_->pump.sent_bytes_per_s());
+  out.setStoreBytesPerS(store_->bytes_per_s());
+}
+
+std::vector<HeldChange> WorkerRole::Changes(bool snapshot) {
+  std::vector<HeldChange> changes;
+  const std::vector<BlockPoolEvent> events = memory_.pool->DrainEvents();
+  if (snapshot) {
+    for (const BlockKey& key : memory_.pool->Keys()) changes.push_back({true, key});
+  } else {
+    for (const BlockPoolEvent& event : events) changes.push_back({event.added, event.key});
+  }
+  return changes;
+}
+
+kj::Promise<void> WorkerRole::Drained() {
+  return PollUntil(context_.timer(), [this] { return worker_->open_calls == 0 && engine_->open_requests() == 0; }).then([this]() { return store_->Drained(); });
+}
+
+StoreRole::StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, PoolMemory staging)
+    : context_(context), store_(std::move(store)), staging_(std::move(staging)), io_(std::make_unique<TaskThreads>(kStoreIoThreads)) {}
+
+void StoreRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self) {
+  transfer_.emplace(TransferContext{context_.loop, context_.clock, *staging_.pool, pump, ids, FromSeconds(context_.config.transport.transfer_timeout_s),
+                                    self.id, self.incarnation});
+  client_ = kj::heap<StoreService>(*transfer_, *store_, *io_);
+}
+
+std::vector<HeldChange> StoreRole::Changes(bool snapshot) {
+  std::vector<HeldChange> changes;
+  const std::vector<BlockStoreEvent> events = store_->DrainEvents();
+  if (snapshot) {
+    for (const BlockKey& key : store_->Keys()) changes.push_back({true, key});
+  } else {
+    for (const BlockStoreEvent& event : events) changes.push_back({event.added, event.key});
+  }
+  return changes;
+}
+
+Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity) {
+  const StoreOptions& options = context.config.store;
+  BlockStoreConfig config;
+  config.path = options.path;
+  config.memory_bytes = options.memory_bytes;
+  config.disk_bytes = options.disk_bytes;
+  config.block_bytes = identity.block_bytes;
+  config.identity = identity.ToString();
+  config.compression = options.compression;
+  config.policy = options.policy;
+  config.ttl_s = options.ttl_s;
+  ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, OpenBlockStore(config));
+  ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(std::max(kStagingBytes, 16 * identity.block_bytes), identity.block_bytes, "the store's staging memory"));
+  return std::make_unique<StoreRole>(context, std::move(store), std::move(staging));
+}
+
+namespace {
+
+GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
+  GatewayConfig config;
+  config.host = options.host;
+  config.port = static_cast<uint16_t>(options.port);
+  config.api_keys = options.api_keys;
+  config.admin_key = options.admin_key;
+  config.max_connections = options.max_connections;
+  config.max_body_bytes = options.max_body_bytes;
+  config.drain_timeout_s = options.drain_timeout_s;
+  config.version = GetBuildInfo().version;
+  config.seed = EntropySeed();
+  return config;
+}
+
+ClusterBackendConfig MakeBackendConfig(const Config& config) {
+  ClusterBackendConfig out;
+  out.model_name = config.model.name;
+  out.tenant_secret = config.cluster.key;
+  return out;
+}
+
+}  // namespace
+
+GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session)
+    : context_(context),
+      codec_(std::move(codec)),
+      backend_(MakeBackendConfig(context.config), context.timer(), context.clock, context.metrics, context.peers, session, context.members),
+      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, backend_, *codec_, MakeGatewayConfig(context.config.gateway)) {}
+
+std::string GatewayRole::url() const { return fmt::format("http://{}:{}", context_.config.gateway.host, gateway_.port()); }
+
+kj::Promise<void> GatewayRole::Drained() {
+  gateway_.StartDrain();
+  backend_.SetDraining();
+  return gateway_.Drained();
+}
+
+}  // namespace baton

@@ -1,0 +1,132 @@
+// The roles of a rank as objects (see rank.h): what each owns, and how it starts and drains.
+#pragma once
+
+#include <kj/async-io.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "app/cluster_backend.h"
+#include "app/config.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/task_threads.h"
+#include "coordinator/coordinator_service.h"
+#include "gateway/gateway.h"
+#include "gateway/text_codec.h"
+#include "kvstore/block_store.h"
+#include "kvstore/store_service.h"
+#include "model/model.h"
+#include "protocol/member_session.h"
+#include "protocol/node.h"
+#include "transport/shared_arena.h"
+#include "transport/transfer_pump.h"
+#include "worker/decode_service.h"
+#include "worker/engine_host.h"
+#include "worker/prefill_service.h"
+#include "worker/store_client.h"
+
+namespace baton {
+
+/// What every role of a rank stands on.
+struct RankContext {
+  const Config& config;
+  kj::AsyncIoContext& io;
+  LoopQueue& loop;
+  const Clock& clock;
+  Metrics& metrics;
+  PeerTable& peers;
+  MembershipView& members;
+  kj::Timer& timer() const { return io.provider->getTimer(); }
+};
+
+/// Memory that transports may write to, and the pool in it.
+struct PoolMemory {
+  SharedArena arena;
+  std::unique_ptr<BlockPool> pool;
+};
+/// Errors: kInvalid (fewer than two blocks fit in `bytes`: names the option), kExhausted.
+Result<PoolMemory> MakePoolMemory(uint64_t bytes, uint64_t block_bytes, const char* option);
+
+/// Arguments of LoadModel and DescribeModel.
+LoadOptions ModelLoadOptions(const ModelOptions& options);
+ModelIdentity IdentityOf(const ModelInfo& info, const KvLayout& layout, Numerics numerics, const std::string& name);
+
+class CoordinatorRole {
+ public:
+  explicit CoordinatorRole(RankContext& context);
+  wire::Coordinator::Client client() { return client_; }
+
+ private:
+  Coordinator coordinator_;
+  wire::Coordinator::Client client_;
+  kj::Promise<void> ticks_;
+};
+
+/// Prefill and decode: both services run on each worker; the role says what it is routed for.
+class WorkerRole {
+ public:
+  WorkerRole(RankContext& context, std::unique_ptr<Model> model, PoolMemory memory);
+  const KvLayout& layout() const { return model_->kv_layout(); }
+  uint32_t blocks() const { return static_cast<uint32_t>(memory_.pool->stats().total); }
+  ArenaMemory arena() const { return memory_.arena.memory(); }
+  void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
+  wire::Decode::Client decode() { return decode_; }
+  wire::Prefill::Client prefill() { return prefill_; }
+  void FillLoad(wire::Load::Builder load) const;
+  std::vector<HeldChange> Changes(bool snapshot);
+  /// Resolves when no request is open here and what was computed has been written behind.
+  kj::Promise<void> Drained();
+
+ private:
+  RankContext& context_;
+  std::unique_ptr<Model> model_;
+  PoolMemory memory_;
+  std::optional<WorkerContext> worker_;
+  std::unique_ptr<StoreClient> store_;
+  std::unique_ptr<EngineHost> engine_;
+  wire::Decode::Client decode_ = nullptr;
+  wire::Prefill::Client prefill_ = nullptr;
+};
+
+class StoreRole {
+ public:
+  StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, PoolMemory staging);
+  ArenaMemory arena() const { return staging_.arena.memory(); }
+  void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
+  wire::Store::Client client() { return client_; }
+  std::vector<HeldChange> Changes(bool snapshot);
+  Status Flush() { return store_->Flush(); }
+
+ private:
+  RankContext& context_;
+  std::unique_ptr<BlockStore> store_;
+  PoolMemory staging_;
+  std::optional<TransferContext> transfer_;
+  std::unique_ptr<TaskThreads> io_;
+  wire::Store::Client client_ = nullptr;
+};
+
+/// Errors of opening: as OpenBlockStore's.
+Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity);
+
+class GatewayRole {
+ public:
+  GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session);
+  /// Binds the HTTP port. Errors: kInvalid or kUnavailable (in use: says which option to change).
+  kj::Promise<Status> Listen() { return gateway_.Listen(); }
+  /// Resolves once requests can be served.
+  kj::Promise<void> Ready() { return backend_.Ready(); }
+  std::string url() const;
+  const ModelCard& card() const { return backend_.card(); }
+  kj::Promise<void> Drained();
+
+ private:
+  RankContext& context_;
+  std::unique_ptr<TextCodec> codec_;
+  ClusterBackend backend_;
+  Gateway gateway_;
+};
+
+}  // namespace baton
