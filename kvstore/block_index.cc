@@ -36,11 +36,19 @@ uint32_t BlockIndex::Intern(const BlockKey& key) {
   return id;
 }
 
-void BlockIndex::Link(uint32_t id, const BlockKey& parent) {
-  if (entries_[id].parent != kNoBlock) return;
+bool BlockIndex::Link(uint32_t id, const BlockKey& parent, uint32_t depth) {
+  IndexEntry& entry = entries_[id];
+  if ((entry.used() || entry.parent != kNoBlock) && entry.depth != depth) return false;
+  if (entry.parent != kNoBlock) return entries_[entry.parent].key == parent;
+  const uint32_t known = Find(parent);
+  if (known != kNoBlock && entries_[known].depth + 1 != depth) return false;  // the root's depth is -1
+  if (known == id) return false;
   const uint32_t up = Intern(parent);
-  entries_[id].parent = up;
+  entries_[up].depth = depth - 1;
   ++entries_[up].links;
+  entries_[id].parent = up;
+  entries_[id].depth = depth;
+  return true;
 }
 
 void BlockIndex::Release(uint32_t id) {

@@ -52,8 +52,9 @@ class BlockIndex {
   uint32_t Find(const BlockKey& key) const;
   /// The entry's id; a new empty one where there is none.
   uint32_t Intern(const BlockKey& key);
-  /// Sets an entry's parent (once).
-  void Link(uint32_t id, const BlockKey& parent);
+  /// Sets an entry's depth and parent. False, and nothing changes, when that contradicts what is linked already: every
+  /// child is one deeper than its parent, so no circle can close. Release an entry that was interned for it.
+  [[nodiscard]] bool Link(uint32_t id, const BlockKey& parent, uint32_t depth);
   /// Frees the entry if it is neither held nor anybody's parent, and then its parent likewise.
   void Release(uint32_t id);
 

@@ -18,12 +18,18 @@ T Load(Bytes page, size_t offset) {
   return value;
 }
 
+uint32_t HeaderBytes(const BlockHeader& block) {
+  return static_cast<uint32_t>(kRecordFixedBytes + 4 * block.token_ids.size() + block.extra.size());
+}
+
 }  // namespace
+
+uint32_t RecordHeaderPages(const BlockHeader& block) { return static_cast<uint32_t>(CeilDiv(HeaderBytes(block), kPageBytes)); }
 
 std::vector<std::byte> EncodeRecordHeader(RecordHeader& h) {
   const BlockHeader& b = h.block;
-  const auto length = static_cast<uint32_t>(kRecordFixedBytes + 4 * b.token_ids.size() + b.extra.size());
-  h.header_pages = static_cast<uint16_t>(CeilDiv(length, kPageBytes));
+  const uint32_t length = HeaderBytes(b);
+  h.header_pages = static_cast<uint16_t>(RecordHeaderPages(b));
   std::vector<std::byte> out(size_t{h.header_pages} * kPageBytes);
   std::memcpy(out.data(), kMagic.data(), kMagic.size());
   Store(out, 16, length);
@@ -47,7 +53,7 @@ std::vector<std::byte> EncodeRecordHeader(RecordHeader& h) {
   return out;
 }
 
-std::optional<uint32_t> RecordHeaderPages(Bytes first_page) {
+std::optional<uint32_t> FindRecordHeader(Bytes first_page) {
   if (first_page.size() < kPageBytes || AsText(first_page.first(kMagic.size())) != kMagic) return std::nullopt;
   const uint32_t pages = Load<uint16_t>(first_page, 20);
   if (pages == 0 || pages > kMaxHeaderPages) return std::nullopt;
@@ -55,7 +61,7 @@ std::optional<uint32_t> RecordHeaderPages(Bytes first_page) {
 }
 
 std::optional<RecordHeader> DecodeRecordHeader(Bytes pages) {
-  const std::optional<uint32_t> count = RecordHeaderPages(pages);
+  const std::optional<uint32_t> count = FindRecordHeader(pages);
   if (!count || pages.size() < size_t{*count} * kPageBytes) return std::nullopt;
   const auto length = Load<uint32_t>(pages, 16);
   if (length < kRecordFixedBytes || CeilDiv(length, kPageBytes) != *count) return std::nullopt;

@@ -45,10 +45,11 @@ struct RecordHeader {
   uint64_t batch = 0;
 };
 
+uint32_t RecordHeaderPages(const BlockHeader& block);
 /// The header's pages; sets `header_pages`.
 std::vector<std::byte> EncodeRecordHeader(RecordHeader& header);
 /// How many pages the header that begins with this page has; nothing when the page begins no header.
-std::optional<uint32_t> RecordHeaderPages(Bytes first_page);
+std::optional<uint32_t> FindRecordHeader(Bytes first_page);
 /// The header of these pages; nothing unless its checksum and every length agree.
 std::optional<RecordHeader> DecodeRecordHeader(Bytes pages);
 
