@@ -3,12 +3,14 @@
 #include <kj/async-unix.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <thread>
 
 #include "app/rank_parts.h"
 #include "base/log.h"
+#include "gateway/model_text_codec.h"
 #include "protocol/wire_status.h"
 
 namespace baton {
