@@ -89,6 +89,7 @@ class EngineImpl final : public Engine {
   std::vector<std::unique_ptr<Sequence>> sequences_;  // in rank order: priority, then arrival
   Sampler sampler_;
   StepMeter meter_;
+  uint64_t preemptions_ = 0;
   ScheduleView view_;
   SchedulePlan plan_;
   std::vector<Run> runs_;
@@ -283,6 +284,7 @@ void EngineImpl::Prepare() {
     End(s, FinishReason::kError, DeadlineError("the request's deadline of {} s passed after {} tokens", s.request().deadline_s, s.produced()));
   }
   for (const uint32_t i : plan_.preempted) sequences_[i]->Release(pool_);
+  preemptions_ += plan_.preempted.size();
   runs_.clear();
   for (const ScheduledRow& planned : plan_.run) {
     Sequence& s = *sequences_[planned.row];
@@ -413,6 +415,7 @@ void EngineImpl::Sweep() {
     const uint32_t left = s->size() - std::min(s->computed(), s->size());
     if (!s->running || left > 1) load.queued_prefill_tokens += left;
   }
+  load.preemptions = preemptions_;
   load.step_s = meter_.step_s();
   load.prefill_tokens_per_s = meter_.prefill_tokens_per_s();
   load.decode_step_s = meter_.decode_step_s();
