@@ -82,6 +82,7 @@ struct EngineRequest {
 struct EngineLoad {
   uint32_t running = 0, waiting = 0;
   uint64_t queued_prefill_tokens = 0;
+  uint64_t preemptions = 0;  // since the start: requests that lost their blocks to others and are computed again
   double step_s = 0, prefill_tokens_per_s = 0, decode_step_s = 0;  // smoothed measurements, 0 = not yet
 };
 

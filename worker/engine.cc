@@ -1,0 +1,432 @@
+#include "worker/engine.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "worker/request_check.h"
+#include "worker/sampler.h"
+#include "worker/scheduler.h"
+#include "worker/sequence.h"
+#include "worker/step_meter.h"
+
+namespace baton {
+namespace {
+
+constexpr uint32_t kMinPrefillTokens = 16;   // of a step, however slow the machine
+constexpr size_t kStartAhead = 16;           // waiting sequences looked at in a step
+constexpr Duration kRetry = std::chrono::milliseconds(1);  // while blocks that others hold are waited for
+
+class EngineImpl final : public Engine {
+ public:
+  EngineImpl(const EngineConfig& config, Model& model, BlockPool& pool, EngineListener& listener, const Clock& clock)
+      : config_(config),
+        model_(model),
+        pool_(pool),
+        listener_(listener),
+        clock_(clock),
+        block_tokens_(model.kv_layout().block_tokens),
+        pool_blocks_(pool.stats().total),
+        sampler_(model.info().vocab) {
+    CHECK(pool.block_bytes() >= model.kv_layout().BlockBytes());
+    CHECK(config.max_running > 0 && config.prefill_chunk_tokens > 0);
+  }
+  ~EngineImpl() override;
+
+  Status Submit(EngineRequest request) override;
+  void Cancel(RequestId id) override;
+  void CancelAll() override;
+  void ReleaseHeld(RequestId id) override;
+  bool Step() override;
+  void WaitForWork(Duration timeout) override;
+  EngineLoad load() const override;
+
+ private:
+  struct Live {  // a submitted request that has not ended
+    bool cancelled = false, released = false;
+  };
+  struct Run {
+    Sequence* sequence;
+    uint32_t tokens;
+    const float* logits;  // of its last token, or null
+  };
+
+  bool TakeNews();
+  void Insert(std::unique_ptr<Sequence> sequence);
+  void FillView();
+  bool IsDeferred(Sequence& sequence, size_t index);
+  void Prepare();
+  void FillBatch();
+  Status RunBatch();
+  Status ForwardRuns(size_t first, size_t count);
+  void ReportLayer(size_t first, size_t count, uint32_t layer);
+  void FinishRuns();
+  void FinishRun(const Run& run);
+  void EndIfDone(Sequence& sequence);
+  void End(Sequence& sequence, FinishReason reason, const Status& status);
+  void Sweep();
+
+  const EngineConfig config_;
+  Model& model_;
+  BlockPool& pool_;
+  EngineListener& listener_;
+  const Clock& clock_;
+  const uint32_t block_tokens_;
+  const size_t pool_blocks_;
+
+  mutable std::mutex mutex_;  // guards the next seven; never held over a call to the listener, the model or a wait
+  std::condition_variable wake_;
+  bool news_ = false;
+  std::vector<std::unique_ptr<Sequence>> inbox_;
+  std::unordered_map<RequestId, Live> live_;
+  std::unordered_map<RequestId, std::vector<BlockId>> held_;  // blocks of ended requests with push_layers
+  uint32_t unstarted_ = 0;
+  EngineLoad load_;
+
+  // The rest is the step's thread's.
+  std::vector<std::unique_ptr<Sequence>> sequences_;  // in rank order: priority, then arrival
+  Sampler sampler_;
+  StepMeter meter_;
+  uint64_t preemptions_ = 0;
+  ScheduleView view_;
+  SchedulePlan plan_;
+  std::vector<Run> runs_;
+  std::vector<SequenceSlice> batch_;  // one a run, in the same order
+  std::vector<float> logits_;
+};
+
+EngineImpl::~EngineImpl() {
+  for (const auto& sequence : sequences_) sequence->Release(pool_);
+  for (const auto& sequence : inbox_) sequence->Release(pool_);
+  for (const auto& [id, blocks] : held_) {
+    for (const BlockId block : blocks) pool_.Unref(block);
+  }
+}
+
+Status EngineImpl::Submit(EngineRequest request) {
+  RETURN_IF_ERROR(CheckRequest(request, model_.info(), block_tokens_, pool_blocks_));
+  auto sequence = std::make_unique<Sequence>(std::move(request), block_tokens_, clock_.Now());
+  const RequestId id = sequence->id();
+  {
+    std::lock_guard lock(mutex_);
+    if (unstarted_ >= config_.max_waiting) {
+      return ExhaustedError("{} requests wait at this worker already; retry later or raise engine.max_waiting", unstarted_);
+    }
+    if (held_.contains(id) || !live_.try_emplace(id).second) return InvalidError("request id {} is in use", id.value);
+    inbox_.push_back(std::move(sequence));
+    ++unstarted_;
+    news_ = true;
+  }
+  wake_.notify_one();
+  return OkStatus();
+}
+
+void EngineImpl::Cancel(RequestId id) {
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = live_.find(id);
+    if (found == live_.end()) return;
+    found->second.cancelled = true;
+    news_ = true;
+  }
+  wake_.notify_one();
+}
+
+void EngineImpl::CancelAll() {
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [id, live] : live_) live.cancelled = true;
+    news_ = true;
+  }
+  wake_.notify_one();
+}
+
+void EngineImpl::ReleaseHeld(RequestId id) {
+  std::vector<BlockId> blocks;
+  {
+    std::lock_guard lock(mutex_);
+    if (const auto live = live_.find(id); live != live_.end()) live->second.released = true;
+    const auto held = held_.find(id);
+    if (held == held_.end()) return;
+    blocks = std::move(held->second);
+    held_.erase(held);
+    news_ = true;
+  }
+  for (const BlockId block : blocks) pool_.Unref(block);
+  wake_.notify_one();
+}
+
+void EngineImpl::WaitForWork(Duration timeout) {
+  if (!sequences_.empty()) timeout = std::min(timeout, kRetry);
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, timeout, [this] { return news_; });
+}
+
+EngineLoad EngineImpl::load() const {
+  std::lock_guard lock(mutex_);
+  EngineLoad load = load_;
+  for (const auto& sequence : inbox_) {
+    ++load.waiting;
+    load.queued_prefill_tokens += sequence->size() - sequence->computed();
+  }
+  return load;
+}
+
+bool EngineImpl::Step() {
+  bool busy = TakeNews();
+  FillView();
+  Schedule(view_, plan_);
+  busy = busy || !plan_.expired.empty() || !plan_.preempted.empty();
+  Prepare();
+  if (!runs_.empty()) {
+    busy = true;
+    FillBatch();
+    const Instant begin = clock_.Now();
+    const Status status = RunBatch();
+    uint32_t decode_rows = 0, prefill_tokens = 0;
+    for (const Run& run : runs_) {
+      if (run.tokens == 1) ++decode_rows;
+      else prefill_tokens += run.tokens;
+    }
+    if (status.ok()) meter_.Add(decode_rows, prefill_tokens, ToSeconds(clock_.Now() - begin));
+    FinishRuns();
+  }
+  if (busy) Sweep();
+  return busy;
+}
+
+/// New requests, and the end of cancelled ones.
+bool EngineImpl::TakeNews() {
+  std::vector<std::unique_ptr<Sequence>> arrived;
+  std::vector<Sequence*> cancelled;
+  {
+    std::lock_guard lock(mutex_);
+    if (!news_) return false;
+    news_ = false;
+    arrived.swap(inbox_);
+  }
+  const bool busy = !arrived.empty();
+  for (auto& sequence : arrived) Insert(std::move(sequence));
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& sequence : sequences_) {
+      const auto live = live_.find(sequence->id());
+      if (live != live_.end() && live->second.cancelled) cancelled.push_back(sequence.get());
+    }
+  }
+  for (Sequence* sequence : cancelled) End(*sequence, FinishReason::kCancelled, OkStatus());
+  for (const auto& sequence : sequences_) {
+    if (!sequence->ended && !sequence->started && sequence->origin().first_token.has_value()) EndIfDone(*sequence);
+  }
+  std::erase_if(sequences_, [](const auto& sequence) { return sequence->ended; });
+  return busy || !cancelled.empty();
+}
+
+void EngineImpl::Insert(std::unique_ptr<Sequence> sequence) {
+  sequence->stats.prompt_tokens = sequence->prompt_tokens();
+  const auto place = std::upper_bound(sequences_.begin(), sequences_.end(), sequence,
+                                      [](const auto& a, const auto& b) { return a->request().priority > b->request().priority; });
+  sequences_.insert(place, std::move(sequence));
+}
+
+void EngineImpl::FillView() {
+  const BlockPoolStats pool = pool_.stats();
+  view_.rows.clear();
+  view_.now = clock_.Now();
+  view_.block_tokens = block_tokens_;
+  view_.max_running = config_.max_running;
+  view_.chunk_tokens = config_.prefill_chunk_tokens;
+  view_.available_blocks = pool.free + pool.cached;
+  uint32_t decode_rows = 0;
+  size_t looked_at = 0;
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    Sequence& s = *sequences_[i];
+    ScheduleRow& row = view_.rows.emplace_back();
+    row.tokens = s.size();
+    row.computed = std::min(s.computed(), s.size() - 1);
+    row.blocks = static_cast<uint32_t>(s.blocks().size());
+    row.reserve_tokens = s.reserve_tokens();
+    row.priority = s.request().priority;
+    row.running = s.running;
+    row.pinned = s.reported;
+    row.deadline = s.deadline();
+    if (s.running) decode_rows += row.tokens - row.computed == 1;
+    else row.deferred = looked_at++ >= kStartAhead || IsDeferred(s, i);
+  }
+  const double in_time = config_.target_step_s * meter_.prefill_tokens_per_s();
+  view_.token_budget = config_.step_token_budget;
+  if (in_time > 0 && in_time < config_.step_token_budget) {
+    view_.token_budget = std::min(config_.step_token_budget, decode_rows + std::max(kMinPrefillTokens, static_cast<uint32_t>(in_time)));
+  }
+}
+
+/// A waiting sequence whose next full block a higher-ranked one is about to compute waits and finds it in the pool: the
+/// choices of one prompt, or a shared system prompt, are computed once.
+bool EngineImpl::IsDeferred(Sequence& sequence, size_t index) {
+  if (!sequence.origin().use_pool) return false;
+  const size_t missing = sequence.FirstMissing(pool_);
+  const auto& keys = sequence.keys();
+  if (missing >= keys.size()) return false;
+  for (size_t i = 0; i < index; ++i) {
+    const auto& other = sequences_[i]->keys();
+    if (other.size() <= missing || other[missing] != keys[missing]) continue;
+    if (sequences_[i]->computed() / block_tokens_ <= missing) return true;
+  }
+  return false;
+}
+
+/// Carries out the plan as far as blocks allow: what it frees may turn out to be shared, then the next step's view knows.
+void EngineImpl::Prepare() {
+  for (const uint32_t i : plan_.expired) {
+    Sequence& s = *sequences_[i];
+    End(s, FinishReason::kError, DeadlineError("the request's deadline of {} s passed after {} tokens", s.request().deadline_s, s.produced()));
+  }
+  for (const uint32_t i : plan_.preempted) sequences_[i]->Release(pool_);
+  preemptions_ += plan_.preempted.size();
+  runs_.clear();
+  for (const ScheduledRow& planned : plan_.run) {
+    Sequence& s = *sequences_[planned.row];
+    if (!s.running) s.TakePrefix(pool_);
+    const uint32_t tokens = std::min(planned.tokens, s.size() - s.computed());
+    if (!s.Reserve(pool_, s.computed() + tokens)) continue;
+    s.running = true;
+    if (!s.started) {
+      s.started = true;
+      s.started_at = clock_.Now();
+      if (s.origin().first_token.has_value()) s.first_token_at = s.started_at;
+      s.stats.queue_s = ToSeconds(s.started_at - s.submitted());
+      const uint32_t found = std::min(s.computed(), s.prompt_tokens()), ready = s.origin().ready_tokens;
+      s.stats.cached_tokens = s.origin().cached_tokens + (found > ready ? found - ready : 0);
+      std::lock_guard lock(mutex_);
+      --unstarted_;
+    }
+    runs_.push_back({&s, tokens, nullptr});
+  }
+}
+
+void EngineImpl::FillBatch() {
+  const size_t vocab = model_.info().vocab;
+  const auto wants_logits = [](const Run& run) { return run.sequence->computed() + run.tokens == run.sequence->size(); };
+  const auto rows = static_cast<size_t>(std::count_if(runs_.begin(), runs_.end(), wants_logits));
+  if (logits_.size() < rows * vocab) logits_.resize(rows * vocab);
+  batch_.clear();
+  float* next = logits_.data();
+  for (Run& run : runs_) {
+    const Sequence& s = *run.sequence;
+    SequenceSlice& slice = batch_.emplace_back();
+    slice.tokens = std::span(s.tokens()).subspan(s.computed(), run.tokens);
+    slice.start = s.computed();
+    slice.blocks = s.data();
+    if (!wants_logits(run)) continue;
+    slice.logit_rows = 1;
+    slice.logits = next;
+    run.logits = next;
+    next += vocab;
+  }
+}
+
+/// All runs in one pass. When that fails, each alone: the ones that fail end, the others never notice.
+Status EngineImpl::RunBatch() {
+  const Status together = ForwardRuns(0, runs_.size());
+  if (together.ok()) return together;
+  for (size_t i = 0; i < runs_.size(); ++i) {
+    const Status alone = runs_.size() == 1 ? together : ForwardRuns(i, 1);
+    if (!alone.ok()) End(*runs_[i].sequence, FinishReason::kError, alone);
+  }
+  return together;
+}
+
+Status EngineImpl::ForwardRuns(size_t first, size_t count) {
+  const auto runs = std::span(runs_).subspan(first, count);
+  const bool pushes = std::any_of(runs.begin(), runs.end(), [](const Run& run) { return run.sequence->origin().push_layers; });
+  const auto batch = std::span<const SequenceSlice>(batch_).subspan(first, count);
+  if (!pushes) return model_.Forward(batch);
+  return model_.Forward(batch, [this, first, count](uint32_t layer) { ReportLayer(first, count, layer); });
+}
+
+void EngineImpl::ReportLayer(size_t first, size_t count, uint32_t layer) {
+  for (const Run& run : std::span(runs_).subspan(first, count)) {
+    Sequence& s = *run.sequence;
+    if (!s.origin().push_layers || s.computed() >= s.prompt_tokens()) continue;
+    s.reported = true;
+    listener_.OnLayer(s.id(), layer, s.computed(), std::min(s.computed() + run.tokens, s.prompt_tokens()), s.blocks());
+  }
+}
+
+void EngineImpl::FinishRuns() {
+  for (const Run& run : runs_) {
+    if (!run.sequence->ended) FinishRun(run);
+  }
+}
+
+void EngineImpl::FinishRun(const Run& run) {
+  Sequence& s = *run.sequence;
+  s.Advance(run.tokens);
+  for (SealedBlock sealed; s.SealNext(pool_, sealed);) listener_.OnSealed(s.id(), std::move(sealed));
+  if (run.logits == nullptr) return;
+  const auto event = sampler_.Sample({run.logits, model_.info().vocab}, s.request().sampling, s.history());
+  if (!event.ok()) return End(s, FinishReason::kError, event.status());
+  s.Append(event->token);
+  if (s.first_token_at == Instant()) {
+    s.first_token_at = clock_.Now();
+    s.stats.prefill_s = ToSeconds(s.first_token_at - s.started_at);
+  }
+  listener_.OnToken(s.id(), *event);
+  EndIfDone(s);
+}
+
+void EngineImpl::EndIfDone(Sequence& s) {
+  const GenerateRequest& request = s.request();
+  const auto among = [token = s.tokens().back()](const std::vector<TokenId>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
+  if (s.origin().prefill_only) return End(s, FinishReason::kNone, OkStatus());
+  if ((!request.ignore_eos && among(model_.info().eos_ids)) || among(request.stop_tokens)) return End(s, FinishReason::kStop, OkStatus());
+  if (s.produced() >= request.max_tokens) return End(s, FinishReason::kLength, OkStatus());
+}
+
+void EngineImpl::End(Sequence& s, FinishReason reason, const Status& status) {
+  const RequestId id = s.id();
+  s.ended = true;
+  if (s.started) {
+    const Instant decode_from = s.first_token_at == Instant() ? clock_.Now() : s.first_token_at;
+    s.stats.decode_s = ToSeconds(clock_.Now() - decode_from);
+  }
+  bool released = true;
+  {
+    std::lock_guard lock(mutex_);
+    if (!s.started) --unstarted_;
+    const auto live = live_.find(id);
+    if (s.reported && !live->second.released) {
+      released = false;
+      held_[id] = s.TakeBlocks();
+    }
+    live_.erase(live);
+  }
+  if (released) s.Release(pool_);
+  listener_.OnEnd(id, reason, s.stats, status);
+}
+
+void EngineImpl::Sweep() {
+  std::erase_if(sequences_, [](const auto& sequence) { return sequence->ended; });
+  EngineLoad load;
+  for (const auto& s : sequences_) {
+    ++(s->running ? load.running : load.waiting);
+    const uint32_t left = s->size() - std::min(s->computed(), s->size());
+    if (!s->running || left > 1) load.queued_prefill_tokens += left;
+  }
+  load.preemptions = preemptions_;
+  load.step_s = meter_.step_s();
+  load.prefill_tokens_per_s = meter_.prefill_tokens_per_s();
+  load.decode_step_s = meter_.decode_step_s();
+  std::lock_guard lock(mutex_);
+  load_ = load;
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> Engine::Create(const EngineConfig& config, Model& model, BlockPool& pool, EngineListener& listener, const Clock& clock) {
+  return std::make_unique<EngineImpl>(config, model, pool, listener, clock);
+}
+
+}  // namespace baton
