@@ -68,15 +68,17 @@ class Transport {
   /// with an fd without a copy. Errors: kInvalid (empty, overlapping), kUnavailable (the device refuses it).
   virtual Status Register(const ArenaMemory& arena) = 0;
   /// `from` need not be connected yet. Errors: kInvalid (no landings, outside registered memory, overlapping, peer 0),
-  /// kAborted (this id was used before), kExhausted (too many transfers or landings). On error no completion follows.
+  /// kAborted (this id was used before), kUnavailable (the peer was disconnected), kExhausted (too many transfers or
+  /// landings). On error no completion follows.
   virtual Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline) = 0;
-  /// Errors: kInvalid (a segment twice, an index or size that the receiver did not announce, another peer), kUnavailable
-  /// (peer never connected, or too many pushes wait for their Expect), or the status with which the transfer had ended. On
-  /// error nothing of this call was taken and no completion follows from it. A wrong index or size of a Push that waits
-  /// for its Expect shows up when they meet: both ends get kFailed with kInvalid.
+  /// `to` need not be connected yet. Errors: kInvalid (a segment twice, an index or size that the receiver did not announce,
+  /// another peer), kUnavailable (the peer was disconnected), kExhausted (too many transfers), or the status with which the
+  /// transfer had ended. On error nothing of this call was taken and no completion follows from it. A wrong index or size
+  /// of a Push that waits for its Expect shows when they meet: both ends get kFailed with kInvalid.
   virtual Status Push(TransferId id, WorkerId to, std::span<const Segment> segments) = 0;
-  /// Ends the transfer at this end with kFailed(kCancelled), unless it has ended; the peer is told. Idempotent; unknown
-  /// ids are ignored. Landings and segments are free once that completion has been polled.
+  /// Ends the transfer at this end with kFailed(kCancelled), unless it has ended; the peer is told. Idempotent. A transfer
+  /// that is not known here yet is refused when its receiver asks for it or Push names it. Landings and segments are free
+  /// once that completion has been polled.
   virtual void Cancel(TransferId id) = 0;
   /// Makes progress, fills `out`, never blocks; gives the number filled.
   virtual size_t Poll(std::span<Completion> out) = 0;
@@ -96,6 +98,7 @@ struct TransportConfig {
   WorkerId self;                     // not 0
   Incarnation incarnation;           // grows with each start of this worker; peers refuse older ones
   std::string bind_host = "127.0.0.1";  // tcp, ucx: the numeric address to listen on; the port is the system's choice
+  std::string advertise_host;        // tcp: the address peers use, where that is not bind_host
   std::string cluster_key;           // shm, tcp, ucx: peers must prove to know it; empty: none is asked for
   uint32_t paths = 2;                // tcp: connections a peer; one lost, the transfers go on over the others
   bool checksum = false;             // every piece carries an XXH3 of its bytes; a wrong one fails the transfer (kDataLoss)

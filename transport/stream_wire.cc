@@ -1,0 +1,328 @@
+#include "transport/stream_wire.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "transport/stream_path.h"
+
+namespace baton {
+namespace {
+
+constexpr size_t kMaxStrangers = 64;     // connections that have not proved who they are
+constexpr size_t kAcceptsAtATime = 16;
+constexpr size_t kMaxPathsOfAPeer = 128;  // dialled by either side
+constexpr Duration kRedial = std::chrono::milliseconds(500);  // between attempts to replace a broken path
+
+class StreamWire final : public Wire {
+ public:
+  StreamWire(const TransportConfig& config, std::unique_ptr<SocketFamily> family, WireHost& host, const Clock& clock)
+      : self_{config.self, config.incarnation, ""}, key_(config.cluster_key), handshake_timeout_(config.handshake_timeout),
+        family_(std::move(family)), host_(host), clock_(clock) {}
+  ~StreamWire() override;
+  Status Open();
+
+  std::string_view name() const override { return family_->name(); }
+  std::string address() const override { return self_.address; }
+  Status Connect(WorkerId peer, const std::string& address) override;
+  void Disconnect(WorkerId peer) override;
+  Status Register(const ArenaMemory& arena) override;
+  void Detach(TransferId id) override;
+  void Progress() override;
+  void Flush(WorkerId peer) override;
+  void Wait(Duration timeout) override;
+  void Wake() override;
+  uint64_t refused_peers() const override { return refused_; }
+
+ private:
+  struct Peer {
+    std::vector<StreamPath*> paths;  // ready ones
+    Incarnation incarnation;
+    std::string address, dialled;    // where it says it listens; where it was dialled, if it was
+    Instant last_dial{};
+    size_t next_path = 0;            // takes the next turn to be filled first
+  };
+
+  void Watch(int fd, void* tag, uint32_t events);
+  void CollectEvents(Duration timeout);
+  void Accept();
+  void Dial(WorkerId peer, const std::string& address);
+  void AddPath(int fd, WorkerId dialled);
+  void Work(StreamPath& path);
+  Status Greet(StreamPath& path);
+  void Close(StreamPath& path, const Status& status);
+  void Sweep();
+  size_t Count(WorkerId dialled, bool greeting_only) const;
+
+  Introduction self_;
+  const std::string key_;
+  const Duration handshake_timeout_;
+  const std::unique_ptr<SocketFamily> family_;
+  WireHost& host_;
+  const Clock& clock_;
+  int epoll_ = -1, wake_ = -1, listener_ = -1;
+  bool woken_ = false, strangers_wait_ = false;
+  uint64_t refused_ = 0;
+  std::unique_ptr<LocalMemory> memory_;
+  std::vector<std::unique_ptr<StreamPath>> paths_;
+  std::set<const StreamPath*> closed_;  // to be swept
+  std::unordered_map<WorkerId, Peer> peers_;
+  std::vector<std::pair<WorkerId, Status>> failed_dials_;  // told in Progress
+};
+
+Status StreamWire::Open() {
+  epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  wake_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (epoll_ < 0 || wake_ < 0) return UnavailableError("no descriptor for epoll: {}; raise the limit of open files", std::strerror(errno));
+  ASSIGN_OR_RETURN(const SocketFamily::Listener listener, family_->Listen());
+  listener_ = listener.fd;
+  self_.address = listener.address;
+  Watch(wake_, &wake_, EPOLLIN);
+  Watch(listener_, &listener_, EPOLLIN);
+  if (!family_->by_reference()) return OkStatus();
+  ASSIGN_OR_RETURN(memory_, LocalMemory::Create());
+  return OkStatus();
+}
+
+StreamWire::~StreamWire() {
+  for (const int fd : {listener_, wake_, epoll_}) {
+    if (fd >= 0) close(fd);
+  }
+}
+
+void StreamWire::Watch(int fd, void* tag, uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = tag;
+  CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0);
+}
+
+Status StreamWire::Connect(WorkerId peer, const std::string& address) {
+  if (address.rfind(std::string(family_->name()) + ":", 0) != 0) return InvalidError("\"{}\" is not an address of the {} transport", address, family_->name());
+  const auto it = peers_.find(peer);
+  if ((it != peers_.end() && !it->second.paths.empty()) || Count(peer, true) > 0) return OkStatus();
+  for (uint32_t i = 0; i < family_->paths(); ++i) Dial(peer, address);
+  return OkStatus();
+}
+
+void StreamWire::Dial(WorkerId peer, const std::string& address) {
+  auto fd = family_->Dial(address);
+  if (!fd.ok()) {
+    failed_dials_.emplace_back(peer, fd.status());
+    return;
+  }
+  Peer& p = peers_[peer];
+  p.dialled = address;
+  p.last_dial = clock_.Now();
+  AddPath(*fd, peer);
+}
+
+void StreamWire::AddPath(int fd, WorkerId dialled) {
+  paths_.push_back(std::make_unique<StreamPath>(fd, Handshake(self_, key_, dialled), host_, memory_.get(), clock_.Now() + handshake_timeout_));
+  paths_.back()->dialled = dialled;
+  Watch(fd, paths_.back().get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+}
+
+size_t StreamWire::Count(WorkerId dialled, bool greeting_only) const {
+  return static_cast<size_t>(std::count_if(paths_.begin(), paths_.end(), [&](const auto& p) {
+    return p->dialled == dialled && !closed_.contains(p.get()) && (!greeting_only || p->state() == StreamPath::State::kGreeting);
+  }));
+}
+
+void StreamWire::Disconnect(WorkerId peer) {
+  for (const auto& path : paths_) {
+    const bool its = path->dialled == peer || (path->state() == StreamPath::State::kReady && path->peer() == peer);
+    if (its) closed_.insert(path.get());
+  }
+  std::erase_if(failed_dials_, [peer](const auto& dial) { return dial.first == peer; });
+  peers_.erase(peer);
+  Sweep();
+}
+
+Status StreamWire::Register(const ArenaMemory& arena) {
+  if (memory_ == nullptr) return OkStatus();
+  const size_t before = memory_->arenas();
+  RETURN_IF_ERROR(memory_->Add(arena));
+  if (memory_->arenas() == before) return OkStatus();
+  for (const auto& path : paths_) {
+    if (path->state() == StreamPath::State::kReady) path->ShowArena(static_cast<uint32_t>(before));
+  }
+  return OkStatus();
+}
+
+void StreamWire::Detach(TransferId id) {
+  if (memory_ != nullptr) memory_->Detach(id);
+  for (const auto& path : paths_) path->Detach(id);
+}
+
+void StreamWire::CollectEvents(Duration timeout) {
+  epoll_event events[64];
+  const timespec wait{.tv_sec = static_cast<time_t>(timeout.count() / 1'000'000'000), .tv_nsec = static_cast<long>(timeout.count() % 1'000'000'000)};
+  const int n = epoll_pwait2(epoll_, events, 64, &wait, nullptr);
+  for (int i = 0; i < n; ++i) {
+    void* tag = events[i].data.ptr;
+    if (tag == &listener_) {
+      strangers_wait_ = true;
+    } else if (tag == &wake_) {
+      uint64_t count = 0;
+      woken_ = read(wake_, &count, sizeof count) == sizeof count || woken_;
+    } else {
+      auto& path = *static_cast<StreamPath*>(tag);
+      const bool broken = (events[i].events & (EPOLLERR | EPOLLHUP)) != 0;
+      if (broken || (events[i].events & (EPOLLIN | EPOLLRDHUP)) != 0) path.readable = true;
+      if (broken || (events[i].events & EPOLLOUT) != 0) path.writable = true;
+    }
+  }
+}
+
+void StreamWire::Progress() {
+  CollectEvents(Duration::zero());
+  for (const auto& [peer, status] : std::exchange(failed_dials_, {})) {
+    if (!peers_.contains(peer) || peers_[peer].paths.empty()) host_.OnPeerDown(peer, status);
+  }
+  if (std::exchange(strangers_wait_, false)) Accept();
+  const Instant now = clock_.Now();
+  for (size_t i = 0; i < paths_.size(); ++i) {
+    StreamPath& path = *paths_[i];
+    if (closed_.contains(&path)) continue;
+    if (path.CanWork()) Work(path);
+    if (path.state() == StreamPath::State::kGreeting && !closed_.contains(&path) && now >= path.handshake_deadline()) {
+      Close(path, UnavailableError("no hello within {:.1f} s", ToSeconds(handshake_timeout_)));
+    }
+  }
+  Sweep();
+}
+
+void StreamWire::Accept() {
+  for (size_t i = 0; i < kAcceptsAtATime; ++i) {
+    const int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return;
+    const Status status = Count(WorkerId(), true) >= kMaxStrangers ? ExhaustedError("too many strangers") : family_->Accepted(fd);
+    if (status.ok()) {
+      AddPath(fd, WorkerId());
+    } else {
+      close(fd);
+      ++refused_;
+    }
+  }
+  strangers_wait_ = true;
+}
+
+void StreamWire::Work(StreamPath& path) {
+  Status status = path.Read();
+  if (status.ok() && path.state() == StreamPath::State::kGreeting && path.greeted()) {
+    status = Greet(path);
+    if (status.ok()) status = path.Read();
+  }
+  if (status.ok() && path.writable && !closed_.contains(&path)) status = path.Write();
+  if (!status.ok() && !closed_.contains(&path)) Close(path, status);
+}
+
+Status StreamWire::Greet(StreamPath& path) {
+  const Introduction& who = path.introduction();
+  RETURN_IF_ERROR(host_.Admit(who.worker));
+  const auto it = peers_.find(who.worker);
+  if (it != peers_.end() && !it->second.paths.empty()) {
+    const Peer& known = it->second;
+    if (who.incarnation < known.incarnation) return AbortedError("worker {} has been restarted since; this is its predecessor", who.worker.value);
+    if (known.paths.size() >= kMaxPathsOfAPeer) return ExhaustedError("worker {} has {} connections", who.worker.value, known.paths.size());
+    if (who.incarnation > known.incarnation || who.address != known.address) {
+      for (StreamPath* old : std::vector<StreamPath*>(known.paths)) closed_.insert(old);
+      it->second.paths.clear();
+      host_.OnPeerDown(who.worker, UnavailableError("worker {} was restarted", who.worker.value));
+    }
+  }
+  Peer& peer = peers_[who.worker];
+  peer.incarnation = who.incarnation;
+  peer.address = who.address;
+  uint32_t id = 0;
+  while (std::any_of(peer.paths.begin(), peer.paths.end(), [id](const StreamPath* p) { return p->id() == id; })) ++id;
+  path.Open(id);
+  peer.paths.push_back(&path);
+  if (peer.paths.size() == 1) host_.OnPeerUp(who.worker, who.address);
+  return OkStatus();
+}
+
+void StreamWire::Close(StreamPath& path, const Status& status) {
+  closed_.insert(&path);
+  if (path.state() == StreamPath::State::kGreeting) {
+    path.Refuse(status);
+    if (path.dialled.value == 0) {
+      ++refused_;
+      LOG_DEBUG("transport: a connection was refused: {}", status.message());
+      return;
+    }
+    const auto it = peers_.find(path.dialled);
+    const bool reached = it != peers_.end() && !it->second.paths.empty();
+    if (!reached && Count(path.dialled, true) == 0) host_.OnPeerDown(path.dialled, status.WithContext(fmt::format("worker {}", path.dialled.value)));
+    return;
+  }
+  if (status.code() != StatusCode::kUnavailable) path.Refuse(status);
+  const WorkerId id = path.peer();
+  Peer& peer = peers_.at(id);
+  std::erase(peer.paths, &path);
+  if (peer.paths.empty()) {
+    host_.OnPeerDown(id, status);
+  } else {
+    LOG_WARN("transport: one of {} connections to worker {} broke; going on over the others: {}", peer.paths.size() + 1, id.value, status.message());
+    host_.OnPathLost(id, path.id());
+  }
+}
+
+void StreamWire::Sweep() {
+  if (closed_.empty()) return;
+  std::erase_if(paths_, [this](const auto& path) { return closed_.contains(path.get()); });
+  closed_.clear();
+}
+
+void StreamWire::Flush(WorkerId id) {
+  const auto it = peers_.find(id);
+  if (it == peers_.end()) return;
+  Peer& peer = it->second;
+  const std::vector<StreamPath*> paths = peer.paths;
+  const size_t first = peer.next_path++;
+  for (size_t i = 0; i < paths.size(); ++i) {
+    StreamPath& path = *paths[(first + i) % paths.size()];
+    if (!path.writable || closed_.contains(&path)) continue;
+    if (const Status status = path.Write(); !status.ok()) Close(path, status);
+  }
+  if (peers_.contains(id) && !peer.dialled.empty() && !peer.paths.empty() && Count(id, false) < family_->paths() && clock_.Now() - peer.last_dial > kRedial) {
+    Dial(id, peer.dialled);  // a path broke some time ago
+  }
+  Sweep();
+}
+
+void StreamWire::Wait(Duration timeout) {
+  bool work = std::exchange(woken_, false) || strangers_wait_ || !failed_dials_.empty();
+  for (const auto& path : paths_) {
+    work = work || path->CanWork();
+    if (path->state() == StreamPath::State::kGreeting) timeout = std::min(timeout, path->handshake_deadline() - clock_.Now());
+  }
+  if (work || timeout <= Duration::zero()) return;
+  CollectEvents(timeout);
+  woken_ = false;
+}
+
+void StreamWire::Wake() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(wake_, &one, sizeof one);  // a full counter wakes as well
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Wire>> MakeStreamWire(const TransportConfig& config, std::unique_ptr<SocketFamily> family, WireHost& host, const Clock& clock) {
+  auto wire = std::make_unique<StreamWire>(config, std::move(family), host, clock);
+  RETURN_IF_ERROR(wire->Open());
+  return Result<std::unique_ptr<Wire>>(std::move(wire));
+}
+
+}  // namespace baton
