@@ -29,6 +29,7 @@ struct GatewayConfig {
   double body_timeout_s = 60;    // from there to the end of its body
   double idle_timeout_s = 75;    // between two requests of a connection
   double write_timeout_s = 30;   // a client that takes nothing for so long is gone
+  double stall_timeout_s = 600;  // an answer that gets no token for so long ends with an error
   std::string version;           // `GET /version`
   uint64_t seed = 0;             // of request ids and of the sampling of requests that name no seed: EntropySeed() in production
 };

@@ -1,0 +1,47 @@
+// /v1/responses: its request's names for what chat completions ask.
+#include <fmt/format.h>
+
+#include "gateway/answer_request.h"
+#include "gateway/field_reader.h"
+
+namespace baton {
+
+std::optional<ApiError> ReadResponsesRequest(const nlohmann::ordered_json& body, const TextCodec& codec, const ModelCard& card, AnswerRequest& out) {
+  using Json = nlohmann::ordered_json;
+  FieldReader fields(body);
+  for (const char* name : {"previous_response_id", "conversation", "background", "prompt"}) {
+    const Json* value = fields.Find(name);
+    if (value != nullptr && *value != false) return BadRequest(name, fmt::format("'{}' is not supported: this server keeps no responses; send the whole input", name));
+  }
+  if (const Json* text = fields.Find("text"); text != nullptr && text->is_object() && text->contains("format")) {
+    const Json& format = (*text)["format"];
+    if (!format.is_object() || !format.contains("type") || format["type"] != "text") {
+      return BadRequest("text.format", "only the text format of type \"text\" is supported by this server");
+    }
+  }
+  const Json* input = fields.Find("input");
+  if (input == nullptr || !(input->is_string() || input->is_array())) {
+    return BadRequest("input", "'input' must be a string or a list of messages");
+  }
+  std::string instructions;
+  Json chat = Json::object();
+  for (const auto& [name, value] : body.items()) {  // what both APIs share keeps its name
+    if (name != "input" && name != "instructions" && name != "max_output_tokens" && name != "text" && name != "top_logprobs") chat[name] = value;
+  }
+  chat["messages"] = Json::array();
+  if (fields.String("instructions", instructions)) chat["messages"].push_back({{"role", "system"}, {"content", instructions}});
+  if (fields.error()) return *fields.error();
+  if (const Json* limit = fields.Find("max_output_tokens")) chat["max_tokens"] = *limit;
+  if (input->is_string()) {
+    chat["messages"].push_back({{"role", "user"}, {"content", *input}});
+  } else {
+    for (const Json& item : *input) chat["messages"].push_back(item);
+  }
+  auto error = ReadChatRequest(std::move(chat), codec, card, out);
+  if (!error && out.n != 1) error = BadRequest("n", "'n' is not part of the responses API");
+  if (error && error->param == "max_tokens") error->param = "max_output_tokens";
+  if (error && error->param.rfind("messages", 0) == 0) error->param.replace(0, 8, "input");
+  return error;
+}
+
+}  // namespace baton
