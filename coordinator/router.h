@@ -91,11 +91,12 @@ struct RouteDecision {
   /// Each decode worker with its local way and its best remote way, then the chosen one with every other prefill worker.
   std::vector<RouteCandidate> candidates;
   std::string reason;  // decode=3 prefill=2 cached=128/store why="prefill 2: 0.41 s < local 0.80 s"
+  double answer_s = 0;       // expected time of writing the answer there, alone
   double retry_after_s = 0;  // where status is not ok
   bool ok() const { return status.ok(); }
 };
 
-/// Same arguments, same answer; the workers' order does not matter. Ties go to the least loaded, then to the lowest id.
+/// Same arguments, same answer. Ties go to the least loaded, then to the lowest id.
 RouteDecision Route(const RouterConfig& config, const RouteQuery& query, std::span<const WorkerView> workers);
 
 }  // namespace baton
