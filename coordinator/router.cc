@@ -64,9 +64,10 @@ struct PromptCost {
   double Sum() const { return queue_s + store_load_s + prefill_s; }
 };
 
-struct Computing {  // a worker that could compute the prompt
+struct Computing {  // a worker that could compute the prompt for another
   const WorkerView* worker;
   PromptCost prompt;
+  double interference_s;  // with its own streams, where it also decodes
 };
 
 using LoadKey = std::tuple<uint64_t, uint64_t, uint32_t>;
@@ -205,7 +206,7 @@ double Planner::TransferSeconds(const WorkerView& decode, const Computing& prefi
 
 Planner::Option Planner::Local(const WorkerView& decode) const {
   const PromptCost prompt = PromptOn(decode);
-  CostTerms cost{prompt.queue_s, prompt.store_load_s, prompt.prefill_s, 0, prompt.prefill_s * decode.load.running, DecodeSeconds(decode)};
+  CostTerms cost{prompt.queue_s, prompt.store_load_s, prompt.prefill_s, 0, prompt.prefill_s * decode.load.running, DecodeSeconds(decode), 0};
   cost.total_s = prompt.Sum() + cost.interference_s + cost.decode_s;
   const CacheSource from = prompt.cached_tokens == 0 ? CacheSource::kNone : prompt.from_store ? CacheSource::kStore : CacheSource::kDecode;
   return {{decode.id, WorkerId(), prompt.cached_tokens, from, cost}, &decode, nullptr};
@@ -213,8 +214,8 @@ Planner::Option Planner::Local(const WorkerView& decode) const {
 
 Planner::Option Planner::Remote(const WorkerView& decode, const Computing& prefill) const {
   const PromptCost& prompt = prefill.prompt;
-  CostTerms cost{prompt.queue_s, prompt.store_load_s, prompt.prefill_s, TransferSeconds(decode, prefill), 0, DecodeSeconds(decode)};
-  cost.total_s = prompt.Sum() + cost.transfer_s + cost.decode_s;
+  CostTerms cost{prompt.queue_s, prompt.store_load_s, prompt.prefill_s, TransferSeconds(decode, prefill), prefill.interference_s, DecodeSeconds(decode), 0};
+  cost.total_s = prompt.Sum() + cost.transfer_s + cost.interference_s + cost.decode_s;
   const CacheSource from = prompt.cached_tokens == 0 ? CacheSource::kNone : prompt.from_store ? CacheSource::kStore : CacheSource::kPrefill;
   return {{decode.id, prefill.worker->id, prompt.cached_tokens, from, cost}, &decode, prefill.worker};
 }
@@ -225,7 +226,7 @@ const Computing* Planner::BestPrefill(const WorkerView& decode) {
   auto known = std::find_if(best_.begin(), best_.end(), [&](const Best& b) { return b.matched_blocks == decode.matched_blocks; });
   if (known == best_.end()) {
     Best best{decode.matched_blocks};
-    const auto key = [&](const Computing& c) { return std::tuple(c.prompt.Sum() + TransferSeconds(decode, c), LoadOf(*c.worker)); };
+    const auto key = [&](const Computing& c) { return std::tuple(c.prompt.Sum() + c.interference_s + TransferSeconds(decode, c), LoadOf(*c.worker)); };
     using Key = std::tuple<double, LoadKey>;
     std::array<Key, 2> keys;
     keys.fill({std::numeric_limits<double>::infinity(), LoadKey{}});
@@ -328,7 +329,9 @@ RouteDecision Planner::Decide() {
     return decision;
   }
   for (const WorkerView& w : workers_) {
-    if (w.prefill && !w.draining && Fits(w) && !Avoided(w)) prefills_.push_back({&w, PromptOn(w)});
+    if (!w.prefill || w.draining || !Fits(w) || Avoided(w)) continue;
+    const PromptCost prompt = PromptOn(w);
+    prefills_.push_back({&w, prompt, w.decode ? prompt.prefill_s * w.load.running : 0});
   }
   std::vector<Decoding> ways;
   ways.reserve(decodes.size());

@@ -6,7 +6,7 @@
 //   store_load_s    bytes of the stored prefix that the computing worker lacks, over its measured rate of reading the store
 //   prefill_s       tokens in no cache, over the measured prefill rate
 //   transfer_s      latency, and what the hand-off's bytes take longer than the computation that hides them
-//   interference_s  local only: each stream that runs there stalls for prefill_s
+//   interference_s  each stream that decodes on the computing worker stalls for prefill_s; none on a worker that only prefills
 //   decode_s        waiting for a place and for blocks, and what one more stream costs the batch while the answer is written
 #pragma once
 
