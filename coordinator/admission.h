@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/ids.h"
@@ -17,7 +18,7 @@ namespace baton {
 
 struct AdmissionConfig {
   double max_wait_s = 30;          // longest wait before the prompt's computation begins
-  double fair_wait_s = 1;          // from this wait on a tenant may hold no more than its share of the tokens in flight
+  double fair_wait_s = 2;          // from this wait on a tenant may hold no more than its share of the tokens in flight
   uint32_t max_in_flight = 4096;   // requests in the cluster
   uint32_t tenant_in_flight = 0;   // requests of one tenant; 0 = no limit
   double max_retry_s = 120;        // longest Retry-After
@@ -48,7 +49,7 @@ class Admission {
   /// Counted whatever the limits say: a moved stream after a restart of the coordinator.
   void Adopt(const AdmissionQuery& query, Instant now);
   /// Ended, however; unknown ids are ignored.
-  void Finished(RequestId request, Instant now);
+  void Finished(RequestId request);
   /// Forgets requests older than `age_s` that never ended here (their gateway died).
   void Expire(Instant now, double age_s);
 
@@ -68,7 +69,8 @@ class Admission {
     double expected_s = 0;
   };
   bool OverShare(const AdmissionQuery& query) const;
-  AdmissionAnswer Refuse(Status status, double wait_s, const AdmissionQuery& query, Instant now);
+  /// Told to come back after `wait_s`, or `gap_s` after the one refused before it.
+  AdmissionAnswer Refuse(Status status, double wait_s, double gap_s, Instant now);
   /// Until the first of `tenant` (empty: of all) should have ended.
   double NextEnd(const std::string& tenant, Instant now) const;
 

@@ -27,7 +27,7 @@ struct CoordinatorConfig {
   RouterConfig router;
   AdmissionConfig admission;
   PredictionConfig prediction;
-  uint32_t kept_decisions = 256;       // for ExplainRequest and LastDecisions
+  uint32_t kept_decisions = 1024;      // for ExplainRequest and LastDecisions
   double forget_request_after_s = 600; // a request whose end was never told
 };
 

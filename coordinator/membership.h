@@ -29,9 +29,12 @@ struct Member {
   bool alive = true;
   bool ready = false;   // announced: may be routed to
   bool synced = false;  // its blocks are known: no heartbeat was missed since the last snapshot
+  bool prefill = false, decode = false, store = false;  // info.roles, for the router
   uint64_t last_sequence = 0;
   Instant registered_at, last_heard;
   WorkerLoad load;
+
+  void SetRoles();  // from info.roles
 };
 
 /// What to do with a heartbeat's events.
@@ -63,10 +66,10 @@ class Membership {
   bool Disconnect(WorkerId id, Incarnation incarnation);
   /// Declares the silent dead; gives them.
   std::vector<WorkerId> Expire(Instant now);
-  /// Errors: kNotFound.
+  /// The worker gets nothing new. Errors: kNotFound.
   Status Drain(WorkerId id);
   /// Takes the role from the next decision on; the worker has all services of an engine. Errors: kNotFound, kInvalid (unknown
-  /// role, a store that shall compute or the reverse, the last one of the role it gives up).
+  /// role, no engine, the last one that decodes).
   Status SetRole(WorkerId id, const std::string& role);
 
   /// Null for an unknown id; dead ones are found.

@@ -7,8 +7,8 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -19,7 +19,7 @@
 namespace baton {
 
 struct PredictionConfig {
-  double settle_s = 0.25;          // age from which a heartbeat's load contains a routed request
+  double settle_s = 0.05;          // age from which a heartbeat's load contains a routed request
   double prefix_ttl_s = 2;         // by then the worker's own events say what it holds
   uint32_t prefix_stride = 4;      // every 4th key of a chain is kept: a key binds all before it
   uint32_t max_prefixes = 4096;    // routed prompts remembered at a time
@@ -30,10 +30,11 @@ class Predictions {
   explicit Predictions(PredictionConfig config) : config_(config) {}
 
   /// `request` went that way; `keys` is its chain.
-  void Routed(RequestId request, const RouteCandidate& chosen, uint32_t prompt_tokens, std::span<const BlockKey> keys, Instant now);
+  void Routed(const RouteQuery& query, const RouteCandidate& chosen, std::span<const BlockKey> keys, Instant now);
   /// The worker's load of now is known: what is older than settle_s is in it.
   void Reported(WorkerId worker, Instant now);
-  void Finished(RequestId request);
+  /// `chosen` is what Routed was given.
+  void Finished(RequestId request, const RouteCandidate& chosen);
   void Drop(WorkerId worker);
   void Expire(Instant now);
 
@@ -47,20 +48,30 @@ class Predictions {
     RequestId request;
     Instant at;
     uint32_t prefill_tokens = 0;  // 0 where it only decodes
+    uint32_t blocks = 0;          // that it will take
     bool decodes = false;
+  };
+  struct PendingOfWorker {
+    std::deque<Pending> requests;  // oldest first
+    WorkerLoad sum;                // what they add
+    void Push(const Pending& pending);
+    void Erase(std::deque<Pending>::iterator at);
+    void EraseOlder(Instant now, double age_s);
   };
   struct Prefix {
     WorkerId worker;
     Instant until;
     std::vector<BlockKey> keys;
   };
-  std::vector<BlockKey> Sample(std::span<const BlockKey> keys) const;
-  void Expect(WorkerId worker, std::span<const BlockKey> sample, Instant now);
+  void Sample(std::span<const BlockKey> keys) const;
+  void Expect(WorkerId worker, Instant now);
+  void Forget();  // the oldest prefix
 
   PredictionConfig config_;
-  std::map<WorkerId, std::vector<Pending>> pending_;
+  std::unordered_map<WorkerId, PendingOfWorker> pending_;
   std::deque<Prefix> prefixes_;  // ascending `until`
   PrefixIndex expected_;
+  mutable std::vector<BlockKey> sample_;  // every prefix_stride'th key of the chain in hand; kept for its memory
 };
 
 }  // namespace baton

@@ -6,7 +6,7 @@
 //   store_load_s    bytes of the stored prefix that the computing worker lacks, over its measured rate of reading the store
 //   prefill_s       tokens in no cache, over the measured prefill rate
 //   transfer_s      latency, and what the hand-off's bytes take longer than the computation that hides them
-//   interference_s  local only: each stream that runs there stalls for prefill_s
+//   interference_s  each stream that decodes on the computing worker stalls for prefill_s; none on a worker that only prefills
 //   decode_s        waiting for a place and for blocks, and what one more stream costs the batch while the answer is written
 #pragma once
 
@@ -91,11 +91,12 @@ struct RouteDecision {
   /// Each decode worker with its local way and its best remote way, then the chosen one with every other prefill worker.
   std::vector<RouteCandidate> candidates;
   std::string reason;  // decode=3 prefill=2 cached=128/store why="prefill 2: 0.41 s < local 0.80 s"
+  double answer_s = 0;       // expected time of writing the answer there, alone
   double retry_after_s = 0;  // where status is not ok
   bool ok() const { return status.ok(); }
 };
 
-/// Same arguments, same answer; the workers' order does not matter. Ties go to the least loaded, then to the lowest id.
+/// Same arguments, same answer. Ties go to the least loaded, then to the lowest id.
 RouteDecision Route(const RouterConfig& config, const RouteQuery& query, std::span<const WorkerView> workers);
 
 }  // namespace baton

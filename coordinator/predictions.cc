@@ -1,0 +1,106 @@
+#include "coordinator/predictions.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+
+namespace baton {
+namespace {
+
+constexpr double kLongestPendingS = 2;  // a worker whose heartbeats stopped is dead by then
+
+}  // namespace
+
+void Predictions::PendingOfWorker::Push(const Pending& pending) {
+  requests.push_back(pending);
+  sum.queued_prefill_tokens += pending.prefill_tokens;
+  sum.running += pending.decodes ? 1 : 0;
+  sum.total_blocks += pending.blocks;
+}
+
+void Predictions::PendingOfWorker::Erase(std::deque<Pending>::iterator at) {
+  sum.queued_prefill_tokens -= at->prefill_tokens;
+  sum.running -= at->decodes ? 1 : 0;
+  sum.total_blocks -= at->blocks;
+  requests.erase(at);
+}
+
+void Predictions::PendingOfWorker::EraseOlder(Instant now, double age_s) {
+  while (!requests.empty() && ToSeconds(now - requests.front().at) >= age_s) Erase(requests.begin());
+}
+
+void Predictions::Sample(std::span<const BlockKey> keys) const {
+  sample_.clear();
+  for (size_t i = config_.prefix_stride; i <= keys.size(); i += config_.prefix_stride) sample_.push_back(keys[i - 1]);
+}
+
+void Predictions::Expect(WorkerId worker, Instant now) {
+  Prefix prefix{worker, now + FromSeconds(config_.prefix_ttl_s), {}};
+  for (const BlockKey& key : sample_) {
+    if (expected_.Holds(worker, key)) continue;  // a sibling's: it goes when that one expires
+    expected_.Add(worker, key);
+    prefix.keys.push_back(key);
+  }
+  if (!prefix.keys.empty()) prefixes_.push_back(std::move(prefix));
+}
+
+void Predictions::Routed(const RouteQuery& query, const RouteCandidate& chosen, std::span<const BlockKey> keys, Instant now) {
+  const uint32_t uncached = query.prompt_tokens - chosen.cached_tokens;
+  const auto blocks = static_cast<uint32_t>(CeilDiv(uint64_t{query.prompt_tokens} + 1, std::max(1u, query.block_tokens)));
+  const bool local = chosen.prefill == WorkerId();
+  pending_[chosen.decode].Push({query.request, now, local ? uncached : 0, blocks, true});
+  if (!local) pending_[chosen.prefill].Push({query.request, now, uncached, blocks, false});
+  if (uncached < config_.prefix_stride * query.block_tokens) return;  // nothing new that the stride would show
+  Sample(keys);
+  Expect(chosen.decode, now);
+  if (!local) Expect(chosen.prefill, now);
+  while (prefixes_.size() > config_.max_prefixes) Forget();
+}
+
+void Predictions::Forget() {
+  for (const BlockKey& key : prefixes_.front().keys) expected_.Remove(prefixes_.front().worker, key);
+  prefixes_.pop_front();
+}
+
+void Predictions::Reported(WorkerId worker, Instant now) {
+  const auto it = pending_.find(worker);
+  if (it != pending_.end()) it->second.EraseOlder(now, config_.settle_s);
+}
+
+void Predictions::Finished(RequestId request, const RouteCandidate& chosen) {
+  for (const WorkerId worker : {chosen.decode, chosen.prefill}) {
+    const auto it = pending_.find(worker);
+    if (it == pending_.end()) continue;
+    auto& requests = it->second.requests;
+    const auto at = std::find_if(requests.begin(), requests.end(), [&](const Pending& p) { return p.request == request; });
+    if (at != requests.end()) it->second.Erase(at);
+  }
+}
+
+void Predictions::Drop(WorkerId worker) {
+  pending_.erase(worker);
+  expected_.Drop(worker);
+  std::erase_if(prefixes_, [&](const Prefix& p) { return p.worker == worker; });
+}
+
+void Predictions::Expire(Instant now) {
+  while (!prefixes_.empty() && prefixes_.front().until <= now) Forget();
+  for (auto& [worker, pending] : pending_) pending.EraseOlder(now, kLongestPendingS);
+}
+
+void Predictions::AddTo(WorkerId worker, WorkerLoad& load) const {
+  const auto it = pending_.find(worker);
+  if (it == pending_.end()) return;
+  const WorkerLoad& sum = it->second.sum;
+  load.queued_prefill_tokens += sum.queued_prefill_tokens;
+  load.running += sum.running;
+  load.free_blocks -= std::min(load.free_blocks, sum.total_blocks);
+}
+
+void Predictions::Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const {
+  Sample(keys);
+  expected_.Match(sample_, out);
+  for (PrefixMatch& match : out) match.blocks *= config_.prefix_stride;
+}
+
+}  // namespace baton
