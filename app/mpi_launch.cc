@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #if BATON_HAVE_MPI
+#define OMPI_SKIP_MPICXX 1  // the C interface only
 #include <mpi.h>
 #endif
 

@@ -78,12 +78,14 @@ kj::Promise<size_t> ClientStream::tryRead(void* buffer, size_t min_bytes, size_t
   }
   if (copied >= min_bytes || ended_ || ending_) return copied;
   auto* rest = static_cast<kj::byte*>(buffer) + copied;
-  const auto add = [copied](size_t more) { return copied + more; };
+  kj::Promise<size_t> more = nullptr;
   if (watching_) {  // its read cannot be cancelled without losing bytes: wait for it
     wanted_ = true;
-    return watch_.addBranch().then([this, rest, least = min_bytes - copied, most = max_bytes - copied] { return tryRead(rest, least, most); }).then(add);
+    more = watch_.addBranch().then([this, rest, least = min_bytes - copied, most = max_bytes - copied] { return tryRead(rest, least, most); });
+  } else {
+    more = inner_->tryRead(rest, min_bytes - copied, max_bytes - copied);
   }
-  return inner_->tryRead(rest, min_bytes - copied, max_bytes - copied).then(add);
+  return more.then([copied](size_t amount) { return copied + amount; });  // then() keeps a reference to a lambda that is not a temporary
 }
 
 kj::Promise<void> ClientStream::Timed(kj::Promise<void> write) {

@@ -54,7 +54,8 @@ kj::Promise<void> GatewayService::request(kj::HttpMethod method, kj::StringPtr u
         if (e.status() != 0) return kj::mv(exception);
         return e.ReplyError({500, "the server failed to answer this request", "", "internal", 0});
       })
-      .attach(kj::mv(count), kj::mv(exchange));
+      .attach(kj::mv(count))  // reads the exchange
+      .attach(kj::mv(exchange));
 }
 
 kj::Promise<void> GatewayErrorHandler::handleClientProtocolError(kj::HttpHeaders::ProtocolError error, kj::HttpService::Response& response) {
