@@ -27,9 +27,10 @@ class ChatTemplate {
 
   /// Errors: kInvalid with the line and what was expected.
   static Result<ChatTemplate> Parse(std::string source);
-  /// `input`: messages (required), tools, documents, add_generation_prompt, continue_final_message, special_tokens (name to
-  /// text), chat_template_kwargs, now (ISO 8601; the clock of strftime_now, absent: 1970). Errors: kInvalid: the message of
-  /// raise_exception, what the template did wrong, or which bound was exceeded.
+  /// `input`: messages (required), tools, documents, add_generation_prompt, continue_final_message (true, or the name of the
+  /// message's field that goes on), special_tokens (name to text), chat_template_kwargs, now (ISO 8601; the clock of
+  /// strftime_now, absent: 1970). Errors: kInvalid: the message of raise_exception, what the template did wrong, or which
+  /// bound was exceeded.
   Result<std::string> Render(const nlohmann::ordered_json& input) const;
   Result<Marked> RenderMarked(const nlohmann::ordered_json& input) const;
 
@@ -38,7 +39,8 @@ class ChatTemplate {
 };
 
 /// Renders and encodes. Special tokens that the template writes become those tokens; the same text inside what the caller
-/// sent (content, roles, names, tools, documents, keyword arguments) stays plain text. `special_tokens` of the input
+/// sent (content, names, tools, documents, keyword arguments, roles other than the well-known ones, from which templates
+/// build tokens such as "<|user|>") stays plain text. No BOS is added: templates write their own. `special_tokens` of the input
 /// defaults to the tokenizer's.
 Result<std::vector<TokenId>> EncodeChat(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                                         const nlohmann::ordered_json& input);
