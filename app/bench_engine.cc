@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/cli.h"
+#include "app/model_flags.h"
 #include "base/clock.h"
 #include "model/model.h"
 
@@ -14,8 +15,8 @@ namespace baton {
 namespace {
 
 struct BenchEngineCommand {
-  std::string model, numerics, kv_dtype = "f16", isa = "auto";
-  uint32_t prompt_tokens = 512, generate_tokens = 64, batch = 1, threads = 0, repeats = 3;
+  LoadOptions model;
+  uint32_t prompt_tokens = 512, generate_tokens = 64, batch = 1, repeats = 3;
   bool json = false;
 };
 
@@ -64,13 +65,7 @@ Result<std::pair<double, double>> RunOnce(Model& model, const BenchEngineCommand
 }
 
 int RunBenchEngine(const BenchEngineCommand& c) {
-  LoadOptions options;
-  options.path = c.model;
-  options.numerics = c.numerics;
-  options.kv_dtype = c.kv_dtype;
-  options.threads = c.threads;
-  options.isa = c.isa;
-  auto model = LoadModel(options);
+  auto model = LoadModel(c.model);
   if (!model.ok()) return Fail(model.status());
   Sequences sequences = MakeSequences(**model, c);
   std::vector<double> prefill, decode;
@@ -102,15 +97,11 @@ void AddBenchEngineCommand(CLI::App& bench, CommandContext& context) {
   auto command = std::make_shared<BenchEngineCommand>();
   BenchEngineCommand& c = *command;
   CLI::App* app = bench.add_subcommand("engine", "speed of prompts and answers, and peak memory");
-  app->add_option("--model", c.model, "GGUF file or folder of safetensors")->required();
+  AddModelFlags(*app, c.model);
   app->add_option("--prompt-tokens", c.prompt_tokens, "tokens of each prompt")->check(CLI::Range(1, 1000000));
   app->add_option("--generate-tokens", c.generate_tokens, "tokens of each answer")->check(CLI::Range(1, 1000000));
   app->add_option("--batch", c.batch, "sequences at once")->check(CLI::Range(1, 1024));
-  app->add_option("--threads", c.threads, "compute threads; 0: one a core")->check(CLI::Range(0, 1024));
   app->add_option("--repeats", c.repeats, "runs; medians are printed")->check(CLI::Range(1, 1000));
-  app->add_option("--numerics", c.numerics, "exact, fast, bf16 or f32");
-  app->add_option("--kv-dtype", c.kv_dtype, "f32, f16, bf16 or int8");
-  app->add_option("--isa", c.isa, "auto, scalar, avx2 or avx512");
   app->add_flag("--json", c.json, "one JSON object");
   app->callback([command, &context] { context.exit_code = RunBenchEngine(*command); });
 }

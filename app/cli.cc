@@ -68,6 +68,8 @@ int RunProgram(const CommandLine& line) {
   CommandContext context{line};
   AddServeCommand(app, context);
   AddClusterCommand(app, context);
+  AddGenerateCommand(app, context);
+  AddLogitsCommand(app, context);
   AddConfigCommand(app, context);
   AddVersionCommand(app, context);
   AddDoctorCommand(app, context);

@@ -34,6 +34,8 @@ void AddVersionCommand(CLI::App& program, CommandContext& context);
 void AddServeCommand(CLI::App& program, CommandContext& context);
 void AddClusterCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
+void AddGenerateCommand(CLI::App& program, CommandContext& context);
+void AddLogitsCommand(CLI::App& program, CommandContext& context);
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.

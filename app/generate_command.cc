@@ -1,0 +1,170 @@
+// `baton generate`: one answer in this process, by the very engine that serves.
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "app/cli.h"
+#include "app/model_flags.h"
+#include "app/prompt_input.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "model/detokenizer.h"
+#include "worker/engine.h"
+
+namespace baton {
+namespace {
+
+struct GenerateCommand {
+  LoadOptions model;
+  PromptInput prompt;
+  GenerateRequest request;
+  std::vector<std::string> stop;
+  bool seed_given = false, json = false;
+};
+
+/// Collects the one answer: tokens to text, and the first stop string in it.
+class AnswerText final : public EngineListener {
+ public:
+  AnswerText(std::shared_ptr<const Tokenizer> tokenizer, const std::vector<std::string>& stop, bool print)
+      : decoder_(std::move(tokenizer), true), stop_(stop), print_(print) {
+    for (const std::string& s : stop) longest_stop_ = std::max(longest_stop_, s.size());
+  }
+  void OnToken(RequestId, const TokenEvent& event) override {
+    if (stopped_) return;
+    events.push_back(event);
+    Add(decoder_.Push(event.token));
+  }
+  void OnEnd(RequestId, FinishReason why, const RequestStats& final_stats, const Status& final_status) override {
+    if (!stopped_) Add(decoder_.Finish());
+    Print(text.size());
+    reason = stopped_ ? FinishReason::kStop : why;
+    stats = final_stats;
+    if (!stopped_) status = final_status;
+  }
+  void OnSealed(RequestId, SealedBlock) override {}  // the request does not use the pool
+  void OnLayer(RequestId, uint32_t, uint32_t, uint32_t, const std::vector<BlockId>&) override {}
+
+  bool stopped() const { return stopped_; }
+  std::vector<TokenEvent> events;
+  std::string text;
+  FinishReason reason = FinishReason::kNone;
+  RequestStats stats;
+  Status status;
+
+ private:
+  void Add(const std::string& piece) {
+    const size_t from = text.size() - std::min(text.size(), longest_stop_);
+    text += piece;
+    size_t end = std::string::npos;
+    for (const std::string& s : stop_) end = std::min(end, text.find(s, from));
+    if (end != std::string::npos) {
+      text.resize(end);
+      stopped_ = true;
+    }
+    // What may still turn out to begin a stop string is not shown yet.
+    Print(stopped_ ? text.size() : text.size() - std::min(text.size(), longest_stop_));
+  }
+  void Print(size_t end) {
+    if (!print_ || end <= printed_) return;
+    std::fwrite(text.data() + printed_, 1, end - printed_, stdout);
+    std::fflush(stdout);
+    printed_ = end;
+  }
+
+  StreamDecoder decoder_;
+  const std::vector<std::string>& stop_;
+  const bool print_;
+  bool stopped_ = false;
+  size_t longest_stop_ = 0, printed_ = 0;
+};
+
+Status RunEngine(const GenerateRequest& request, Model& model, AnswerText& answer) {
+  const KvLayout& layout = model.kv_layout();
+  const uint64_t longest = std::min<uint64_t>(uint64_t{request.prompt.size()} + request.max_tokens, model.info().max_positions);
+  ASSIGN_OR_RETURN(const auto pool, BlockPool::Create(CeilDiv(longest, layout.block_tokens), layout.BlockBytes()));
+  const SystemClock clock;
+  const auto engine = Engine::Create({}, model, *pool, answer, clock);
+  EngineRequest one;
+  one.request = request;
+  one.use_pool = false;
+  RETURN_IF_ERROR(engine->Submit(std::move(one)));
+  while (engine->Step()) {
+    if (answer.stopped()) engine->Cancel(request.id);
+  }
+  return answer.status;
+}
+
+void PrintJson(const GenerateRequest& request, const AnswerText& answer) {
+  nlohmann::ordered_json tokens = nlohmann::ordered_json::array(), logprobs = nlohmann::ordered_json::array();
+  for (const TokenEvent& event : answer.events) {
+    tokens.push_back(event.token);
+    logprobs.push_back(event.logprob);
+  }
+  const nlohmann::ordered_json result = {
+      {"prompt_tokens", request.prompt},
+      {"tokens", tokens},
+      {"logprobs", logprobs},
+      {"text", answer.text},
+      {"finish_reason", answer.reason == FinishReason::kLength ? "length" : "stop"},
+      {"seed", request.sampling.seed},
+      {"timings", {{"prefill_ms", answer.stats.prefill_s * 1e3}, {"decode_ms", answer.stats.decode_s * 1e3}}}};
+  std::printf("%s\n", result.dump().c_str());
+}
+
+Status Generate(GenerateCommand c) {
+  for (const std::string& s : c.stop) {
+    if (s.empty()) return InvalidError("--stop is empty; give the text that ends the answer");
+  }
+  LazyTokenizer lazy(c.model.path);
+  ASSIGN_OR_RETURN(const auto tokenizer, lazy.Get());
+  ASSIGN_OR_RETURN(c.request.prompt, ReadPrompt(c.prompt, lazy));
+  ASSIGN_OR_RETURN(const auto model, LoadModel(c.model));
+  c.request.id = RequestId(1);
+  if (!c.seed_given) c.request.sampling.seed = EntropySeed();
+  c.request.sampling.logprobs = c.json ? 0 : -1;
+  AnswerText answer(tokenizer, c.stop, !c.json);
+  RETURN_IF_ERROR(RunEngine(c.request, *model, answer));
+  if (c.json) {
+    PrintJson(c.request, answer);
+    return OkStatus();
+  }
+  std::printf("\n");
+  std::fprintf(stderr, "%zu prompt tokens in %.0f ms, %zu tokens in %.0f ms\n", c.request.prompt.size(), answer.stats.prefill_s * 1e3,
+               answer.events.size(), answer.stats.decode_s * 1e3);
+  return OkStatus();
+}
+
+}  // namespace
+
+void AddGenerateCommand(CLI::App& program, CommandContext& context) {
+  auto command = std::make_shared<GenerateCommand>();
+  GenerateCommand& c = *command;
+  SamplingParams& s = c.request.sampling;
+  s.temperature = 0;
+  c.request.max_tokens = 128;
+  CLI::App* app = program.add_subcommand("generate", "one answer, without a cluster");
+  AddModelFlags(*app, c.model);
+  CLI::Option_group* prompt = app->add_option_group("prompt", "what to answer; one of");
+  prompt->add_option("--prompt", c.prompt.text, "text; special tokens in it are recognised");
+  prompt->add_option("--tokens", c.prompt.tokens_file, "JSON file: a list of token ids");
+  prompt->require_option(1);
+  app->add_option("--max-tokens", c.request.max_tokens, "longest answer")->capture_default_str();
+  app->add_option("--temperature", s.temperature, "0: always the most probable token")->capture_default_str();
+  CLI::Option* seed = app->add_option("--seed", s.seed, "of the draws; default: a new one each time");
+  app->add_option("--top-k", s.top_k, "draw among the k most probable; 0: off")->capture_default_str();
+  app->add_option("--top-p", s.top_p, "draw among the most probable that hold this mass")->capture_default_str();
+  app->add_option("--min-p", s.min_p, "drop what is less probable than this times the best")->capture_default_str();
+  app->add_option("--repetition-penalty", s.repetition_penalty, "above 1: tokens seen before become less probable")->capture_default_str();
+  app->add_option("--stop", c.stop, "text that ends the answer and is not part of it; may be repeated");
+  app->add_flag("--ignore-eos", c.request.ignore_eos, "go on after the model's end-of-sequence token");
+  app->add_flag("--json", c.json, "one JSON object");
+  app->callback([command, seed, &context] {
+    command->seed_given = seed->count() > 0;
+    const Status status = Generate(std::move(*command));
+    if (!status.ok()) context.exit_code = Fail(status);
+  });
+}
+
+}  // namespace baton
