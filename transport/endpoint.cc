@@ -54,6 +54,7 @@ Result<WorkerId> Endpoint::Connect(WorkerId id, const std::string& address) {
       wire_->Disconnect(id);
       FailPeer(id, UnavailableError("worker {} was restarted: it is now at {}", id.value, address));
       peer.up = false;
+      peer.address.clear();
     }
   }
   RETURN_IF_ERROR(Reach(id));
