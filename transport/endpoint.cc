@@ -54,6 +54,7 @@ Result<WorkerId> Endpoint::Connect(WorkerId id, const std::string& address) {
       wire_->Disconnect(id);
       FailPeer(id, UnavailableError("worker {} was restarted: it is now at {}", id.value, address));
       peer.up = false;
+      peer.address.clear();
     }
   }
   RETURN_IF_ERROR(Reach(id));
@@ -146,6 +147,7 @@ void Endpoint::OnPeerUp(WorkerId id, const std::string& address) {
   peer.dead = false;
   peer.control.clear();
   receiving_.GrantAgain(id, clock_.Now());
+  sending_.AskAgain(id);
   MarkDirty(id, peer);
 }
 
@@ -157,6 +159,7 @@ void Endpoint::OnPeerDown(WorkerId id, const Status& status) {
 void Endpoint::OnPathLost(WorkerId id, uint32_t path) {
   sending_.PathLost(id, path);
   receiving_.GrantAgain(id, clock_.Now());  // a grant or an end may have been lost with it
+  sending_.AskAgain(id);
   MarkDirty(id, peers_[id]);
 }
 
@@ -168,6 +171,9 @@ Status Endpoint::OnFrame(WorkerId peer, const FrameHeader& h, Bytes body) {
       return OkStatus();
     case FrameType::kAck:
       return sending_.OnAck(peer, h, body);
+    case FrameType::kAsk:
+      receiving_.OnAsk(peer, TransferId(h.transfer), clock_.Now());
+      return OkStatus();
     case FrameType::kEnd:
       if ((h.flags & kFromReceiver) != 0) {
         sending_.OnEnd(peer, TransferId(h.transfer), ParseEnd(h, body));

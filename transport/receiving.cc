@@ -205,6 +205,16 @@ void ReceivingTable::FlushAcks() {
   to_ack_.clear();
 }
 
+void ReceivingTable::OnAsk(WorkerId peer, TransferId id, Instant now) {
+  const auto it = active_.find(id);
+  const auto* record = ended_.Find(id);
+  if (it != active_.end() && it->second.from == peer) {
+    outbox_.Send(peer, MakeGrant(id, it->second, now));
+  } else if (record != nullptr && record->peer == peer) {
+    outbox_.Send(peer, EndFrame(id, true, record->status));
+  }
+}
+
 void ReceivingTable::OnEnd(WorkerId peer, TransferId id, Status status) {
   if (status.ok()) return;  // a sender has no way to say that all landed
   const auto it = active_.find(id);

@@ -49,6 +49,8 @@ class ReceivingTable {
   void Drained(WorkerId peer, const FrameHeader& header);
   /// Acknowledges what has landed since the last call, a frame a transfer.
   void FlushAcks();
+  /// The sending end waits for a grant: it hears again what there is to say, which is nothing before Expect.
+  void OnAsk(WorkerId peer, TransferId id, Instant now);
   /// The sending end ended the transfer.
   void OnEnd(WorkerId peer, TransferId id, Status status);
 

@@ -51,6 +51,7 @@ Status SendingTable::Push(TransferId id, WorkerId to, std::span<const Segment> s
     it = active_.emplace(id, Outgoing{}).first;
     it->second.to = to;
     SetExpiry(id, it->second, now + limits_.hold);
+    outbox_.Send(to, MakeFrame({.type = FrameType::kAsk, .transfer = id.value}, ""));
   }
   Outgoing& out = it->second;
   out.pushed = true;
@@ -140,6 +141,12 @@ void SendingTable::PathLost(WorkerId peer, uint32_t path) {
       }
     }
     TakeTurn(id, out);
+  }
+}
+
+void SendingTable::AskAgain(WorkerId peer) {
+  for (const auto& [id, out] : active_) {
+    if (out.to == peer && !out.granted) outbox_.Send(peer, MakeFrame({.type = FrameType::kAsk, .transfer = id.value}, ""));
   }
 }
 

@@ -51,6 +51,8 @@ class SendingTable {
   /// What went over that path and was not acknowledged is queued again.
   void PathLost(WorkerId peer, uint32_t path);
 
+  /// Asks `peer` about all that is held for it: it has (re)connected, or may have lost a frame.
+  void AskAgain(WorkerId peer);
   void OnGrant(WorkerId peer, const FrameHeader& header, Bytes body, Instant now);
   Status OnAck(WorkerId peer, const FrameHeader& header, Bytes body);  // kInvalid: malformed
   /// The receiving end ended the transfer; ok: all had landed.

@@ -411,7 +411,8 @@ TEST_P(Conformance, NothingIsLeftBehind) {
     ASSERT_EQ(near_.Connect(3, third.address()), "ok");
     ASSERT_EQ(near_.Expect(10 + round, 3, {2_MiB}), "ok");
     ASSERT_EQ(third.Push(10 + round, 1, {{0, 2_MiB}}), "ok");
-    ASSERT_TRUE(Until([&] { return third.Poll(), near_.Find("landed", 10 + round) != nullptr; }));
+    ASSERT_TRUE(Until([&] { return third.Poll(), near_.Find("landed", 10 + round) != nullptr; }))
+        << round << " " << near_.Stats() << third.Stats() << (near_.events.empty() ? "" : near_.events.back().message);
   }
   Transfer(1, {10});
   ASSERT_TRUE(Until([&] { return near_.Stats()["peers"] == 1; })) << near_.Stats();

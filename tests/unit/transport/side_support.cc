@@ -86,6 +86,10 @@ class DirectSide final : public Side {
   Status Expect(const json& c) {
     Incoming in;
     for (const size_t bytes : c.at("sizes")) {
+      if (bytes > kArenaBytes) {  // cannot be, and must be refused
+        in.landings.push_back({arena_.memory().bytes.data(), bytes});
+        continue;
+      }
       std::byte* data = Allocate(bytes);
       std::memset(data - kGuard, static_cast<int>(kCanary), bytes + 2 * kGuard);
       in.landings.push_back({data, bytes});
