@@ -107,10 +107,13 @@ TEST_F(MembershipTest, BeatsInARowNeedASnapshotOnce) {
 TEST_F(MembershipTest, AGapAsksForASnapshotUntilItComes) {
   const MemberInfo a = Join("a", {"decode"});
   Beat(a, 1, 0, true);
-  EXPECT_TRUE(Beat(a, 3).resync);
-  EXPECT_TRUE(Beat(a, 4).resync) << "the row is whole again but the gap is not filled";
+  const HeartbeatVerdict gap = Beat(a, 3);
+  EXPECT_TRUE(gap.resync);
+  EXPECT_EQ(gap.action, HeartbeatAction::kReplace) << "a removal may be in the gap: nothing older is believed";
+  EXPECT_EQ(Beat(a, 4).action, HeartbeatAction::kApply);
+  EXPECT_TRUE(Beat(a, 5).resync) << "the row is whole again but the gap is not filled";
   EXPECT_FALSE(members_.Find(a.id)->synced);
-  EXPECT_FALSE(Beat(a, 6, 0, true).resync) << "a snapshot makes up for any gap";
+  EXPECT_FALSE(Beat(a, 7, 0, true).resync) << "a snapshot makes up for any gap";
 }
 
 TEST_F(MembershipTest, AnOldOrDoubledBeatChangesNothing) {
@@ -121,6 +124,13 @@ TEST_F(MembershipTest, AnOldOrDoubledBeatChangesNothing) {
   EXPECT_EQ(Beat(a, 1, 0, true).action, HeartbeatAction::kIgnore) << "a late snapshot would bring back what is gone";
   EXPECT_EQ(Beat(a, 0).action, HeartbeatAction::kIgnore);
   EXPECT_FALSE(Beat(a, 3).resync);
+}
+
+TEST_F(MembershipTest, ALateBeatIsNoSignOfLife) {
+  const MemberInfo a = Join("a", {"decode"});
+  Beat(a, 1, 0, true);
+  Beat(a, 1, 1.9, true);
+  EXPECT_THAT(members_.Expire(At(2.1)), ElementsAre(a.id));
 }
 
 TEST_F(MembershipTest, LoadIsKeptAndCleaned) {
