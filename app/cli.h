@@ -37,6 +37,7 @@ void AddDoctorCommand(CLI::App& program, CommandContext& context);
 void AddGenerateCommand(CLI::App& program, CommandContext& context);
 void AddLogitsCommand(CLI::App& program, CommandContext& context);
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
+void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.
 int Fail(const Status& status);

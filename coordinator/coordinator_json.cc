@@ -26,6 +26,7 @@ Json ToJson(const RouteCandidate& candidate) {
           {"transfer_s", cost.transfer_s},
           {"interference_s", cost.interference_s},
           {"decode_s", cost.decode_s},
+          {"work_s", cost.work_s},
           {"total_s", cost.total_s},
           {"ttft_s", cost.TtftSeconds()}};
 }

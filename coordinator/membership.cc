@@ -105,14 +105,15 @@ HeartbeatVerdict Membership::Heartbeat(WorkerId id, Incarnation incarnation, uin
   Member* member = Current(id, incarnation);
   if (member == nullptr) return {AbortedError("incarnation {} of worker {} is over; register again", incarnation.value, id.value)};
   HeartbeatVerdict verdict;
-  member->last_heard = now;
-  if (sequence > member->last_sequence) {
+  if (sequence > member->last_sequence) {  // an old one, late, is no sign of life
+    const bool next = sequence == member->last_sequence + 1;
     // Events add to what a snapshot said, and only in an unbroken row. An incarnation may begin with a warm cache (its worker
     // registered again), so the first beat is no exception.
-    member->synced = snapshot || (member->synced && sequence == member->last_sequence + 1);
+    member->synced = snapshot || (member->synced && next);
     member->last_sequence = sequence;
+    member->last_heard = now;
     member->load = Clean(load);
-    verdict.action = snapshot ? HeartbeatAction::kReplace : HeartbeatAction::kApply;
+    verdict.action = snapshot || !next ? HeartbeatAction::kReplace : HeartbeatAction::kApply;
     if (draining && !member->info.draining) {
       member->info.draining = true;
       ++version_;

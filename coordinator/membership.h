@@ -40,7 +40,7 @@ struct Member {
 /// What to do with a heartbeat's events.
 enum class HeartbeatAction : uint8_t {
   kApply,    // add and remove them
-  kReplace,  // they are all that the worker holds
+  kReplace,  // what it adds is all that is known of the worker: a snapshot, or the first after a gap
   kIgnore,   // seen before
 };
 struct HeartbeatVerdict {

@@ -111,6 +111,8 @@ class Planner {
   PromptCost PromptOn(const WorkerView& w) const;
   double DecodeSeconds(const WorkerView& w) const;
   double TransferSeconds(const WorkerView& decode, const Computing& prefill) const;
+  double WorkSeconds(const PromptCost& prompt) const { return config_.work_weight * prompt.prefill_s; }
+  CostTerms Terms(const WorkerView& decode, const PromptCost& prompt, double transfer_s, double interference_s) const;
   Option Local(const WorkerView& decode) const;
   Option Remote(const WorkerView& decode, const Computing& prefill) const;
   const Computing* BestPrefill(const WorkerView& decode);
@@ -204,18 +206,22 @@ double Planner::TransferSeconds(const WorkerView& decode, const Computing& prefi
   return rates_.TransferLatencyS(*prefill.worker) + std::max(0.0, bytes_s - prefill.prompt.prefill_s);
 }
 
+CostTerms Planner::Terms(const WorkerView& decode, const PromptCost& prompt, double transfer_s, double interference_s) const {
+  CostTerms cost{prompt.queue_s, prompt.store_load_s, prompt.prefill_s, transfer_s, interference_s, DecodeSeconds(decode), WorkSeconds(prompt)};
+  cost.total_s = prompt.Sum() + cost.transfer_s + cost.interference_s + cost.decode_s + cost.work_s;
+  return cost;
+}
+
 Planner::Option Planner::Local(const WorkerView& decode) const {
   const PromptCost prompt = PromptOn(decode);
-  CostTerms cost{prompt.queue_s, prompt.store_load_s, prompt.prefill_s, 0, prompt.prefill_s * decode.load.running, DecodeSeconds(decode), 0};
-  cost.total_s = prompt.Sum() + cost.interference_s + cost.decode_s;
+  const CostTerms cost = Terms(decode, prompt, 0, prompt.prefill_s * decode.load.running);
   const CacheSource from = prompt.cached_tokens == 0 ? CacheSource::kNone : prompt.from_store ? CacheSource::kStore : CacheSource::kDecode;
   return {{decode.id, WorkerId(), prompt.cached_tokens, from, cost}, &decode, nullptr};
 }
 
 Planner::Option Planner::Remote(const WorkerView& decode, const Computing& prefill) const {
   const PromptCost& prompt = prefill.prompt;
-  CostTerms cost{prompt.queue_s, prompt.store_load_s, prompt.prefill_s, TransferSeconds(decode, prefill), prefill.interference_s, DecodeSeconds(decode), 0};
-  cost.total_s = prompt.Sum() + cost.transfer_s + cost.interference_s + cost.decode_s;
+  const CostTerms cost = Terms(decode, prompt, TransferSeconds(decode, prefill), prefill.interference_s);
   const CacheSource from = prompt.cached_tokens == 0 ? CacheSource::kNone : prompt.from_store ? CacheSource::kStore : CacheSource::kPrefill;
   return {{decode.id, prefill.worker->id, prompt.cached_tokens, from, cost}, &decode, prefill.worker};
 }
@@ -226,7 +232,7 @@ const Computing* Planner::BestPrefill(const WorkerView& decode) {
   auto known = std::find_if(best_.begin(), best_.end(), [&](const Best& b) { return b.matched_blocks == decode.matched_blocks; });
   if (known == best_.end()) {
     Best best{decode.matched_blocks};
-    const auto key = [&](const Computing& c) { return std::tuple(c.prompt.Sum() + c.interference_s + TransferSeconds(decode, c), LoadOf(*c.worker)); };
+    const auto key = [&](const Computing& c) { return std::tuple(c.prompt.Sum() + WorkSeconds(c.prompt) + c.interference_s + TransferSeconds(decode, c), LoadOf(*c.worker)); };
     using Key = std::tuple<double, LoadKey>;
     std::array<Key, 2> keys;
     keys.fill({std::numeric_limits<double>::infinity(), LoadKey{}});

@@ -7,6 +7,7 @@
 //   prefill_s       tokens in no cache, over the measured prefill rate
 //   transfer_s      latency, and what the hand-off's bytes take longer than the computation that hides them
 //   interference_s  each stream that decodes on the computing worker stalls for prefill_s; none on a worker that only prefills
+//   work_s          a share of prefill_s: computing what somebody else has, or is about to have, delays those who come later
 //   decode_s        waiting for a place and for blocks, and what one more stream costs the batch while the answer is written
 #pragma once
 
@@ -31,6 +32,7 @@ struct RouterConfig {
   uint32_t local_prefill_tokens = 64;     // fewer uncached tokens always prefill on the decode worker
   uint32_t expected_answer_tokens = 256;  // answers rarely use all of max_tokens: what decode_s counts at most
   double decode_knee_streams = 8;         // batch at which a decode step takes twice as long as with one stream
+  double work_weight = 0.2;               // work_s over prefill_s; 0: an idle worker's time is free
   bool prefill_may_decode = true;         // where no decode worker is left, a prefill worker takes both roles
   uint32_t alternates = 3;                // kept of each role
   double unavailable_retry_s = 2;         // Retry-After where a role is missing
@@ -68,7 +70,7 @@ struct RouteQuery {
 };
 
 struct CostTerms {
-  double queue_s = 0, store_load_s = 0, prefill_s = 0, transfer_s = 0, interference_s = 0, decode_s = 0, total_s = 0;
+  double queue_s = 0, store_load_s = 0, prefill_s = 0, transfer_s = 0, interference_s = 0, decode_s = 0, work_s = 0, total_s = 0;
   /// Time to first token: it does not wait for the hand-off.
   double TtftSeconds() const { return queue_s + store_load_s + prefill_s; }
 };

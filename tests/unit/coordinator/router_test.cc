@@ -18,6 +18,7 @@ RouterConfig Config() {
   config.local_prefill_tokens = 50;
   config.expected_answer_tokens = 100;
   config.decode_knee_streams = 10;
+  config.work_weight = 0;  // has a test of its own
   config.default_prefill_tokens_per_s = 1000;
   config.default_decode_step_s = 0.01;
   config.default_transfer_bytes_per_s = 1e6;
@@ -237,6 +238,18 @@ TEST(Router, PoliciesOtherThanCost) {
   EXPECT_THAT(turns, ElementsAre(1, 2, 3, 1, 2, 3));
 }
 
+TEST(Router, WaitingForTheSameWorkBeatsDoingItAgain) {
+  // Worker 1 computes this very prompt for a sibling: 1 s of queue, then all cached. Worker 2 would need the same second.
+  const std::vector<WorkerView> workers = {Queued(Worker(1, "d", 10), 1000), Worker(2, "d")};
+  EXPECT_EQ(Route(Config(), Query(1000), workers).chosen.decode, WorkerId(2));
+  RouterConfig config = Config();
+  config.work_weight = 0.2;
+  const RouteDecision decision = Route(config, Query(1000), workers);
+  EXPECT_EQ(decision.chosen.decode, WorkerId(1));
+  EXPECT_NEAR(Find(decision, 2, 0).cost.work_s, 0.2, 1e-9);
+  EXPECT_NEAR(Find(decision, 2, 0).cost.total_s, 1.2, 1e-9);
+}
+
 TEST(Router, PolicyNames) {
   for (const RoutePolicy policy : {RoutePolicy::kCost, RoutePolicy::kRoundRobin, RoutePolicy::kLeastLoaded, RoutePolicy::kPrefixOnly}) {
     const auto parsed = ParseRoutePolicy(RoutePolicyName(policy));
@@ -275,6 +288,7 @@ TEST(Router, ChoosesTheLeastOfAllPairs) {
       workers.push_back(view);
     }
     RouterConfig config = Config();
+    config.work_weight = 0.1;
     const RouteDecision decision = Route(config, Query(1000, 100), workers);
     if (!decision.ok() || decision.reason.find("does both") != std::string::npos) continue;
     double least = 1e9;
