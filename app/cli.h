@@ -32,6 +32,9 @@ struct CommandContext {
 void AddConfigCommand(CLI::App& program, CommandContext& context);
 void AddVersionCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
+void AddTokenizeCommand(CLI::App& program, CommandContext& context);
+void AddDetokenizeCommand(CLI::App& program, CommandContext& context);
+void AddRenderCommand(CLI::App& program, CommandContext& context);
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.
