@@ -73,6 +73,9 @@ int RunProgram(const CommandLine& line) {
   AddConfigCommand(app, context);
   AddVersionCommand(app, context);
   AddDoctorCommand(app, context);
+  AddTokenizeCommand(app, context);
+  AddDetokenizeCommand(app, context);
+  AddRenderCommand(app, context);
   CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);

@@ -36,6 +36,9 @@ void AddClusterCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
 void AddGenerateCommand(CLI::App& program, CommandContext& context);
 void AddLogitsCommand(CLI::App& program, CommandContext& context);
+void AddTokenizeCommand(CLI::App& program, CommandContext& context);
+void AddDetokenizeCommand(CLI::App& program, CommandContext& context);
+void AddRenderCommand(CLI::App& program, CommandContext& context);
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 
