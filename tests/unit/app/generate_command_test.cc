@@ -15,7 +15,7 @@ using Json = nlohmann::json;
 const std::string kCheckpoint = BATON_SHARED_DIR "/golden/checkpoints/tiny-qwen2-f32";
 const std::string kReference = BATON_SHARED_DIR "/golden/refs/tiny-qwen2-f32/";
 
-struct Run {
+struct Printed {
   int exit_code = -1;
   std::string out, err;
 };
@@ -41,13 +41,13 @@ class GenerateCommandTest : public testing::Test {
     std::ifstream in(folder_ / name);
     return {std::istreambuf_iterator<char>(in), {}};
   }
-  Run Baton(const std::string& arguments) {
+  Printed Baton(const std::string& arguments) {
     const std::string command = "'" BATON_BINARY "' " + arguments + " >'" + (folder_ / "out").string() + "' 2>'" + (folder_ / "err").string() + "'";
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, ReadFile("out"), ReadFile("err")};
   }
   Json Generate(const std::string& arguments) {
-    const Run run = Baton("generate --model " + kCheckpoint + " --json --kv-dtype f32 " + arguments);
+    const Printed run = Baton("generate --model " + kCheckpoint + " --json --kv-dtype f32 " + arguments);
     EXPECT_EQ(run.exit_code, 0) << run.err;
     EXPECT_EQ(std::count(run.out.begin(), run.out.end(), '\n'), 1) << "one JSON object, nothing else";
     return Json::parse(run.out, nullptr, false);
@@ -95,7 +95,7 @@ TEST_F(GenerateCommandTest, AStopStringEndsTheTextBeforeIt) {
   EXPECT_EQ(cut["text"], text.substr(0, text.find(stop)));
   EXPECT_EQ(cut["finish_reason"], "stop");
   EXPECT_LT(cut["tokens"].size(), 32u);
-  const Run plain = Baton("generate --model " + kCheckpoint + " --kv-dtype f32 --tokens " + Ids() + " --max-tokens 32 --ignore-eos --stop '" + stop + "'");
+  const Printed plain = Baton("generate --model " + kCheckpoint + " --kv-dtype f32 --tokens " + Ids() + " --max-tokens 32 --ignore-eos --stop '" + stop + "'");
   EXPECT_EQ(plain.out, cut["text"].get<std::string>() + "\n");
 }
 
@@ -112,7 +112,7 @@ TEST_F(GenerateCommandTest, MessagesGoThroughTheChatTemplate) {
 
 TEST_F(GenerateCommandTest, LogitsCachesAndHiddenStatesAreTheReference) {
   const std::string out = (folder_ / "out.safetensors").string();
-  const Run run = Baton("logits --model " + kCheckpoint + " --kv-dtype f32 --tokens " + Ids() + " --out " + out + " --kv --hidden --json");
+  const Printed run = Baton("logits --model " + kCheckpoint + " --kv-dtype f32 --tokens " + Ids() + " --out " + out + " --kv --hidden --json");
   ASSERT_EQ(run.exit_code, 0) << run.err;
   const Json printed = Json::parse(run.out, nullptr, false);
   const auto got = SafetensorsFile::Open(out), want = SafetensorsFile::Open(kReference + "short1.safetensors");
@@ -148,7 +148,7 @@ TEST_F(GenerateCommandTest, LogitsCachesAndHiddenStatesAreTheReference) {
 TEST_F(GenerateCommandTest, WrongUseIsSaidAndExitsWithTwo) {
   const std::string model = "generate --model " + kCheckpoint + " ";
   const auto error = [&](const std::string& arguments) {
-    const Run run = Baton(arguments);
+    const Printed run = Baton(arguments);
     EXPECT_EQ(run.exit_code, 2) << arguments;
     EXPECT_EQ(run.out, "") << arguments;
     return run.err;
