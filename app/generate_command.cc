@@ -148,7 +148,8 @@ void AddGenerateCommand(CLI::App& program, CommandContext& context) {
   AddModelFlags(*app, c.model);
   CLI::Option_group* prompt = app->add_option_group("prompt", "what to answer; one of");
   prompt->add_option("--prompt", c.prompt.text, "text; special tokens in it are recognised");
-  prompt->add_option("--tokens", c.prompt.tokens_file, "JSON file: a list of token ids");
+  prompt->add_option("--messages", c.prompt.messages_file, "JSON file: a list of chat messages, or a request with `messages`");
+  prompt->add_option("--tokens", c.prompt.tokens_file, "JSON file: a list of token ids, or a request with `messages`");
   prompt->require_option(1);
   app->add_option("--max-tokens", c.request.max_tokens, "longest answer")->capture_default_str();
   app->add_option("--temperature", s.temperature, "0: always the most probable token")->capture_default_str();

@@ -80,8 +80,9 @@ Status WriteOut(const Model& model, const LogitsCommand& c, const Pass& pass) {
 }
 
 Status RunLogits(const LogitsCommand& c) {
+  LazyTokenizer tokenizer(c.model.path);
   Pass pass;
-  ASSIGN_OR_RETURN(pass.tokens, ReadTokensFile(c.tokens_file));
+  ASSIGN_OR_RETURN(pass.tokens, ReadTokensFile(c.tokens_file, tokenizer));
   ASSIGN_OR_RETURN(const auto model, LoadModel(c.model));
   RETURN_IF_ERROR(RunPass(*model, c.hidden, pass));
   RETURN_IF_ERROR(WriteOut(*model, c, pass));
@@ -106,7 +107,7 @@ void AddLogitsCommand(CLI::App& program, CommandContext& context) {
   LogitsCommand& c = *command;
   CLI::App* app = program.add_subcommand("logits", "one forward pass, dumped as safetensors");
   AddModelFlags(*app, c.model);
-  app->add_option("--tokens", c.tokens_file, "JSON file: a list of token ids")->required();
+  app->add_option("--tokens", c.tokens_file, "JSON file: a list of token ids, or a request with `messages`")->required();
   app->add_option("--out", c.out, "safetensors file to write")->required();
   app->add_flag("--kv", c.kv, "also the KV cache: layers.{i}.key and .value, [kv_heads, tokens, head_dim], keys after RoPE");
   app->add_flag("--hidden", c.hidden, "also the residual stream: hidden.{i}, [tokens, hidden]; 0 is the embedding");

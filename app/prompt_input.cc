@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "model/chat_template.h"
+
 namespace baton {
 namespace {
 
@@ -35,6 +37,19 @@ Result<std::vector<TokenId>> IdsOf(const Json& list, const std::string& path) {
   return Result<std::vector<TokenId>>(std::move(ids));
 }
 
+/// A chat request as the gateway takes it, or its list of messages alone.
+Result<std::vector<TokenId>> ChatOf(Json request, const std::string& path, LazyTokenizer& lazy) {
+  if (request.is_array()) request = Json{{"messages", std::move(request)}};
+  if (!request.is_object() || !request.contains("messages")) return InvalidError("{} has no \"messages\"", path);
+  if (!request.contains("add_generation_prompt")) request["add_generation_prompt"] = true;
+  ASSIGN_OR_RETURN(const auto tokenizer, lazy.Get());
+  if (tokenizer->chat_template().empty()) return InvalidError("the model has no chat template: give --prompt or --tokens");
+  ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::Parse(tokenizer->chat_template()));
+  auto ids = EncodeChat(*tokenizer, chat, request);
+  if (!ids.ok()) return ids.status().WithContext(path);
+  return ids;
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const Tokenizer>> LazyTokenizer::Get() {
@@ -44,14 +59,19 @@ Result<std::shared_ptr<const Tokenizer>> LazyTokenizer::Get() {
   return tokenizer_;
 }
 
-Result<std::vector<TokenId>> ReadTokensFile(const std::string& path) {
-  ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
+Result<std::vector<TokenId>> ReadTokensFile(const std::string& path, LazyTokenizer& tokenizer) {
+  ASSIGN_OR_RETURN(Json json, ReadJsonFile(path));
   if (json.is_array()) return IdsOf(json, path);
-  return InvalidError("{} must be a JSON list of token ids", path);
+  if (json.is_object()) return ChatOf(std::move(json), path, tokenizer);
+  return InvalidError("{} must be a JSON list of token ids, or an object with \"messages\"", path);
 }
 
 Result<std::vector<TokenId>> ReadPrompt(const PromptInput& input, LazyTokenizer& tokenizer) {
-  if (!input.tokens_file.empty()) return ReadTokensFile(input.tokens_file);
+  if (!input.tokens_file.empty()) return ReadTokensFile(input.tokens_file, tokenizer);
+  if (!input.messages_file.empty()) {
+    ASSIGN_OR_RETURN(Json json, ReadJsonFile(input.messages_file));
+    return ChatOf(std::move(json), input.messages_file, tokenizer);
+  }
   ASSIGN_OR_RETURN(const auto loaded, tokenizer.Get());
   return loaded->Encode(input.text, {.parse_special = true, .add_special = true});
 }

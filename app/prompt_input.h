@@ -1,4 +1,4 @@
-// A prompt as commands take it: text, or a file of token ids.
+// A prompt as commands take it: text, a file of token ids, or a file of chat messages.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@
 namespace baton {
 
 struct PromptInput {
-  std::string text, tokens_file;  // the file where it has a name, else the text
+  std::string text, messages_file, tokens_file;  // one of them; a file where it has a name, else text
 };
 
 /// The model's tokenizer, loaded when first asked for: token ids alone need none.
@@ -27,9 +27,10 @@ class LazyTokenizer {
   std::shared_ptr<const Tokenizer> tokenizer_;
 };
 
-/// The ids of a file, a JSON list. Errors: kNotFound, kInvalid (names the file and what is wrong).
-Result<std::vector<TokenId>> ReadTokensFile(const std::string& path);
-/// The ids of text, with the tokens the model wants around one (BOS), special tokens in it recognised, or of the file.
+/// The ids of a file: a JSON list of ids, or a chat request with `messages` (rendered by the model's template). Errors:
+/// kNotFound, kInvalid (names the file and what is wrong).
+Result<std::vector<TokenId>> ReadTokensFile(const std::string& path, LazyTokenizer& tokenizer);
+/// The ids of text, with the tokens the model wants around one (BOS), special tokens in it recognised, or of either file.
 Result<std::vector<TokenId>> ReadPrompt(const PromptInput& input, LazyTokenizer& tokenizer);
 
 }  // namespace baton

@@ -102,4 +102,16 @@ class WatchedModel final : public Model {
   Model& inner_;
 };
 
+/// A fake model that is watched.
+class EngineTest : public testing::Test {
+ protected:
+  /// The engine gave back every block.
+  void ExpectClean(EngineBench& bench) {
+    bench.recorder->DropSealed();
+    EXPECT_EQ(bench.pool->stats().referenced, 0u);
+  }
+  std::unique_ptr<Model> fake_ = SmallModel();
+  WatchedModel model_{*fake_};
+};
+
 }  // namespace baton
