@@ -80,6 +80,11 @@ int RunProgram(const CommandLine& line) {
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);
   AddBenchRouterCommand(*bench, context);
+  AddStoreCommand(app, context);
+  CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
+  bench->require_subcommand(1);
+  AddBenchEngineCommand(*bench, context);
+  AddBenchStoreCommand(*bench, context);
 
   try {  // CLI11 reports by exceptions; none leaves this function
     std::vector<std::string> reversed(line.arguments.rbegin(), line.arguments.rend());

@@ -4,6 +4,9 @@
 #include <openssl/hmac.h>
 #define XXH_STATIC_LINKING_ONLY  // XXH3_state_t on the stack
 #include <xxhash.h>
+#if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
+#include <xxh_x86dispatch.h>  // the same digests by the widest vectors of this machine
+#endif
 
 #include <algorithm>
 #include <cerrno>

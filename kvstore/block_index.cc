@@ -66,6 +66,7 @@ void BlockIndex::Release(uint32_t id) {
 // Knuth's algorithm R: what stands behind the hole moves up unless its own place is after the hole.
 void BlockIndex::EraseSlot(size_t slot) {
   const size_t mask = table_.size() - 1;
+  CHECK(table_[slot] != kNoBlock);
   size_t hole = slot;
   for (size_t next = (slot + 1) & mask; table_[next] != kNoBlock; next = (next + 1) & mask) {
     const size_t home = entries_[table_[next]].key.Prefix64() & mask;

@@ -26,42 +26,42 @@ class RankedSet {
   std::set<std::pair<int64_t, uint32_t>> set_;
 };
 
-/// Hashes of blocks given up lately, each with one bit of memory; the oldest are forgotten first.
+/// Hashes of blocks given up lately, each with a number; the oldest are forgotten first.
 class GhostList {
  public:
-  void Remember(uint64_t hash, bool mark, size_t bound) {
-    if (!marks_.insert_or_assign(hash, Ghost{mark, next_}).second) ++stale_;
+  void Remember(uint64_t hash, int64_t value, size_t bound) {
+    if (!values_.insert_or_assign(hash, Ghost{value, next_}).second) ++stale_;
     order_.push_back({hash, next_++});
     while (order_.size() > bound + stale_ || order_.size() > 2 * bound) Forget();
   }
-  /// The mark of a remembered hash, which is then forgotten.
-  std::optional<bool> Take(uint64_t hash) {
-    const auto it = marks_.find(hash);
-    if (it == marks_.end()) return std::nullopt;
-    const bool mark = it->second.mark;
-    marks_.erase(it);
+  /// The number of a remembered hash, which is then forgotten.
+  std::optional<int64_t> Take(uint64_t hash) {
+    const auto it = values_.find(hash);
+    if (it == values_.end()) return std::nullopt;
+    const int64_t value = it->second.value;
+    values_.erase(it);
     ++stale_;
-    return mark;
+    return value;
   }
 
  private:
   struct Ghost {
-    bool mark;
+    int64_t value;
     uint64_t stamp;
   };
   void Forget() {
     const auto [hash, stamp] = order_.front();
     order_.pop_front();
-    const auto it = marks_.find(hash);
-    if (it != marks_.end() && it->second.stamp == stamp) {
-      marks_.erase(it);
+    const auto it = values_.find(hash);
+    if (it != values_.end() && it->second.stamp == stamp) {
+      values_.erase(it);
     } else {
       --stale_;
     }
   }
 
-  std::unordered_map<uint64_t, Ghost> marks_;
-  std::deque<std::pair<uint64_t, uint64_t>> order_;  // (hash, stamp); stale_ of them are no longer in marks_
+  std::unordered_map<uint64_t, Ghost> values_;
+  std::deque<std::pair<uint64_t, uint64_t>> order_;  // (hash, stamp); stale_ of them are no longer in values_
   uint64_t next_ = 0;
   size_t stale_ = 0;
 };
@@ -126,7 +126,7 @@ class S3Fifo final : public CachePolicy {
     if (block.candidate) SetCandidate(id, false);
     bytes_[block.main] -= block.bytes;
     --count_;
-    if (evicted && !block.main) ghosts_.Remember(block.key_hash, false, std::max(count_, kLeastGhosts));
+    if (evicted && !block.main) ghosts_.Remember(block.key_hash, 0, std::max(count_, kLeastGhosts));
   }
   std::optional<uint32_t> Victim() override {
     while (!candidates_[0].empty() || !candidates_[1].empty()) {
@@ -173,19 +173,22 @@ class CostAware final : public CachePolicy {
  public:
   std::string_view name() const override { return "cost"; }
   void Added(uint32_t id, const BlockTraits& traits) override {
-    const std::optional<bool> ghost = ghosts_.Take(traits.key_hash);
-    if (ghost) Learn(*ghost);
-    const bool parent_follows = traits.parent < blocks_.size() && blocks_[traits.parent].here && blocks_[traits.parent].follow_up;
-    Block& block = At(blocks_, id);
-    block = {traits.key_hash, 0, traits.depth, true, parent_follows || (ghost && traits.depth > 0), false};
+    const std::optional<int64_t> ghost = ghosts_.Take(traits.key_hash);
+    const bool came_back = ghost.has_value() && traits.depth > 0;
+    if (came_back) Learn(tick_ - *ghost);
+    const bool inherits = traits.parent < blocks_.size() && blocks_[traits.parent].follow_up;
+    At(blocks_, id) = {traits.key_hash, 0, 0, traits.depth, inherits || came_back, false};
+    Rank(blocks_[id]);
     ++count_;
-    block.rank = Rank(block);
   }
   void Used(uint32_t id) override {
     Block& block = blocks_[id];
     if (block.candidate) candidates_.Set(id, block.rank, false);
-    block.follow_up |= block.depth > 0;
-    block.rank = Rank(block);
+    if (block.depth > 0) {
+      Learn(tick_ - block.used);
+      block.follow_up = true;
+    }
+    Rank(block);
     if (block.candidate) candidates_.Set(id, block.rank, true);
   }
   void SetCandidate(uint32_t id, bool candidate) override {
@@ -195,9 +198,9 @@ class CostAware final : public CachePolicy {
   void Removed(uint32_t id, bool evicted) override {
     Block& block = blocks_[id];
     if (block.candidate) SetCandidate(id, false);
-    block.here = false;
+    block.follow_up = false;
     --count_;
-    if (evicted) ghosts_.Remember(block.key_hash, block.follow_up, std::max(kGhostShare * count_, kLeastGhosts));
+    if (evicted) ghosts_.Remember(block.key_hash, block.used, std::max(kGhostShare * count_, kLeastGhosts));
   }
   std::optional<uint32_t> Victim() override {
     if (candidates_.empty()) return std::nullopt;
@@ -205,18 +208,25 @@ class CostAware final : public CachePolicy {
   }
 
  private:
-  static constexpr size_t kGhostShare = 8;
   struct Block {
     uint64_t key_hash = 0;
-    int64_t rank = 0;
+    int64_t used = 0, rank = 0;
     uint32_t depth = 0;
-    bool here = false, follow_up = false, candidate = false;
+    bool follow_up = false, candidate = false;
   };
-  int64_t Rank(const Block& block) { return ++tick_ + (block.follow_up ? static_cast<int64_t>(head_start_ * static_cast<double>(count_)) : 0); }
-  void Learn(bool follow_up) {
-    head_start_ = std::clamp(head_start_ * (follow_up ? kStep : 1 / kStep), kLeastHeadStart, kMostHeadStart);
+  void Rank(Block& block) {
+    block.used = ++tick_;
+    block.rank = tick_ + (block.follow_up ? static_cast<int64_t>(head_start_) : 0);
   }
-  static constexpr double kStep = 1.002, kLeastHeadStart = 0.05, kMostHeadStart = 4;  // in times the number of blocks held
+  /// Moves the head start towards the quantile of pauses: up and down in the proportion that makes it stand still there.
+  void Learn(int64_t pause) {
+    head_start_ *= static_cast<double>(pause) > head_start_ ? 1 + kRate * kQuantile : 1 - kRate * (1 - kQuantile);
+    head_start_ = std::clamp(head_start_, 1.0, 1 + kMostHeadStart * static_cast<double>(count_));
+  }
+  static constexpr size_t kGhostShare = 8;  // ghosts for each block held
+  // Tuned on the synthetic trace, judged on the conversation trace (docs/block_format.md). The head start is at most four
+  // times the blocks held: what returns later than that could not have been kept anyway.
+  static constexpr double kQuantile = 0.5, kRate = 0.005, kMostHeadStart = 4;
 
   std::vector<Block> blocks_;
   RankedSet candidates_;

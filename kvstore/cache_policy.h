@@ -18,7 +18,7 @@ namespace baton {
 /// What a policy may know of a block.
 struct BlockTraits {
   uint64_t key_hash = 0;     // stable over restarts: ghosts remember it
-  uint32_t parent = 0;       // the parent's id in this tier, or kNoBlock
+  uint32_t parent = ~uint32_t{0};  // the parent's id, in this tier or not; kNoBlock: none
   uint32_t depth = 0;        // in its chain
   uint64_t bytes = 0;
 };
@@ -45,8 +45,8 @@ class CachePolicy {
 /// "s3fifo": Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23: a small queue of a tenth of the bytes
 ///   in front of the main one, so that what is used once leaves soon, and a ghost list that lets what returns straight in.
 /// "cost": recency, plus a head start for follow-up turns: a chain whose second or later block came back is a conversation
-///   that goes on. The head start is learned from ghosts: it grows when blocks that had one return after they were given up,
-///   and shrinks when blocks without one do.
+///   that goes on. The head start is learned: a quantile of the pauses after which such blocks came back, be it from the
+///   tier or from the ghosts of what was given up.
 /// kInvalid names the choices.
 Result<std::unique_ptr<CachePolicy>> MakeCachePolicy(std::string_view name);
 

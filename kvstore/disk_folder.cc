@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <utility>
 
@@ -75,11 +76,13 @@ Status DiskFolder::OpenLocked() {
   RETURN_IF_ERROR(CheckFormat());
   extents_.resize(CeilDiv(capacity_bytes_ / kPageBytes, kExtentPages));
   extent_dirty_.resize(extents_.size());
-  for (size_t file = 0; file < extents_.size(); ++file) {
-    std::error_code error;
-    if (!fs::exists(ExtentPath(options_.path, file), error)) continue;
-    auto opened = files_.Open(ExtentPath(options_.path, file), options_.read_only);
-    if (opened.ok()) extents_[file] = std::move(*opened);
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(options_.path + "/extents", error)) {
+    const std::string name = entry.path().filename().string();
+    const size_t file = std::strtoull(name.c_str(), nullptr, 10);
+    if (file >= extents_.size() || entry.path().string() != ExtentPath(options_.path, file)) continue;
+    auto opened = files_.Open(entry.path().string(), options_.read_only);
+    if (opened.ok()) extents_[file] = std::move(*opened);  // else its blocks are misses
   }
   return OpenIndex();
 }

@@ -352,10 +352,10 @@ void LocalStore::Vanish(uint32_t id, bool wipe) {
   IndexEntry& entry = index_[id];
   if (entry.dirty) --dirty_blocks_;
   entry.dirty = false;  // its write, if it waits, finds that it is not wanted
-  const bool on_disk = entry.disk.on_disk();
-  if (entry.memory) DropMemory(id, false);
+  const bool on_disk = entry.disk.on_disk(), in_memory = entry.memory != nullptr;
+  if (in_memory) DropMemory(id, false);
   if (on_disk) DropDisk(id, false, wipe);
-  index_.Release(id);
+  if (!in_memory && !on_disk) index_.Release(id);  // it was on its way to disk only
 }
 
 void LocalStore::Gone(uint32_t id, bool evicted) {

@@ -1,6 +1,7 @@
 #include "model/kv_layout.h"
 
 #include <array>
+#include <cstdio>
 
 #include "base/bytes.h"
 
@@ -33,6 +34,19 @@ size_t KvLayout::PartBytes() const {
 std::string KvLayout::ToString() const {
   return fmt::format("v1 layers={} kv_heads={} head_dim={} block_tokens={} dtype={} rope=half", layers, kv_heads, head_dim,
                      block_tokens, KvDtypeName(dtype));
+}
+
+Result<KvLayout> ParseKvLayout(std::string_view text) {
+  KvLayout layout;
+  std::array<char, 8> dtype{};
+  const std::string line(text);  // ends with a zero
+  if (std::sscanf(line.c_str(), "v1 layers=%u kv_heads=%u head_dim=%u block_tokens=%u dtype=%7s rope=half", &layout.layers, &layout.kv_heads,
+                  &layout.head_dim, &layout.block_tokens, dtype.data()) != 5) {
+    return InvalidError("'{}' is not a KV layout", text);
+  }
+  ASSIGN_OR_RETURN(layout.dtype, ParseKvDtype(dtype.data()));
+  if (layout.ToString() != text) return InvalidError("'{}' is not a KV layout", text);
+  return layout;
 }
 
 }  // namespace baton

@@ -37,5 +37,7 @@ struct KvLayout {
   std::string ToString() const;
   friend bool operator==(const KvLayout&, const KvLayout&) = default;
 };
+/// The layout that ToString wrote. Errors: kInvalid.
+Result<KvLayout> ParseKvLayout(std::string_view text);
 
 }  // namespace baton

@@ -1,0 +1,267 @@
+// `baton bench store`: each operation of the block store beside its raw limit, measured in the same run, round by round.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "app/cli.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "kvstore/block_store.h"
+
+namespace baton {
+namespace {
+
+struct BenchStoreCommand {
+  std::string path, compression = "none";
+  uint64_t bytes = 512ull << 20, block_bytes = 1474560, group = 8;
+  uint32_t repeats = 5;
+  bool json = false;
+};
+
+/// The blocks to store: many keys over a few distinct contents, in chains of a thousand.
+struct Workload {
+  std::vector<std::vector<std::byte>> contents;
+  std::vector<BlockHeader> headers;
+  Bytes bytes(size_t i) const { return contents[i % contents.size()]; }
+};
+
+Workload MakeWorkload(const BenchStoreCommand& c) {
+  constexpr size_t kContents = 16, kChain = 1000;
+  Workload w;
+  Random random(1);
+  for (size_t i = 0; i < kContents; ++i) {
+    std::vector<std::byte> content(c.block_bytes);
+    for (std::byte& b : content) b = static_cast<std::byte>(random.Next64());
+    w.contents.push_back(std::move(content));
+  }
+  std::vector<Digest128> digests;
+  for (const auto& content : w.contents) digests.push_back(Xxh3(content));
+  BlockKey parent;
+  for (size_t i = 0; i < std::max<uint64_t>(1, c.bytes / c.block_bytes); ++i) {
+    BlockHeader header;
+    header.depth = static_cast<uint32_t>(i % kChain);
+    if (header.depth == 0) parent.bytes = Sha256(AsBytes("bench root " + std::to_string(i)));
+    header.parent = parent;
+    header.tokens = 64;
+    for (int t = 0; t < 64; ++t) header.token_ids.push_back(static_cast<TokenId>(i + t));
+    header.key = NextKey(parent, header.token_ids);
+    header.digest = digests[i % kContents];
+    parent = header.key;
+    w.headers.push_back(std::move(header));
+  }
+  return w;
+}
+
+/// Medians of an operation and of its limit, in MB (10^6) a second.
+struct Row {
+  std::string op, limit_name;
+  std::vector<double> rate, limit;
+};
+double Median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v.empty() ? 0 : v[v.size() / 2];
+}
+
+struct AlignedBuffer {
+  explicit AlignedBuffer(size_t size) : data(static_cast<std::byte*>(std::aligned_alloc(4096, RoundUp(size, 4096)))), size(size) {
+    CHECK(data != nullptr);
+    std::memset(data, 1, size);
+  }
+  ~AlignedBuffer() { std::free(data); }
+  AlignedBuffer(const AlignedBuffer&) = delete;
+  std::byte* const data;
+  const size_t size;
+};
+
+class StoreBench {
+ public:
+  explicit StoreBench(const BenchStoreCommand& c) : c_(c), work_(MakeWorkload(c)), out_(c.block_bytes), raw_path_(c.path + "/bench.raw") {}
+  ~StoreBench() {
+    std::error_code ignored;
+    std::filesystem::remove(raw_path_, ignored);
+    std::filesystem::remove_all(c_.path + "/bench.store", ignored);
+  }
+
+  Status Run() {
+    for (uint32_t round = 0; round < c_.repeats; ++round) {
+      RETURN_IF_ERROR(MemoryRound());
+      RETURN_IF_ERROR(DiskRound());
+    }
+    return OkStatus();
+  }
+  const std::vector<Row>& rows() const { return rows_; }
+  double lookup_us() const { return Median(lookup_us_); }
+  size_t lookup_blocks() const { return std::min<size_t>(1000, work_.headers.size()); }
+
+ private:
+  double total_mb() const { return static_cast<double>(work_.headers.size() * c_.block_bytes) / 1e6; }
+  Status Measure(const std::string& op, const std::string& limit_name, const std::function<Status()>& run, const std::function<Status()>& limit) {
+    auto row = std::find_if(rows_.begin(), rows_.end(), [&](const Row& r) { return r.op == op; });
+    if (row == rows_.end()) row = rows_.insert(rows_.end(), Row{op, limit_name, {}, {}});
+    for (const bool is_limit : {true, false}) {
+      const Instant begin = clock_.Now();
+      RETURN_IF_ERROR(is_limit ? limit() : run());
+      (is_limit ? row->limit : row->rate).push_back(total_mb() / ToSeconds(clock_.Now() - begin));
+    }
+    return OkStatus();
+  }
+
+  Status PutAll(BlockStore& store) {
+    for (size_t i = 0; i < work_.headers.size(); ++i) RETURN_IF_ERROR(store.Put(work_.headers[i], work_.bytes(i)));
+    return OkStatus();
+  }
+  Status GetAll(BlockStore& store) {
+    for (const BlockHeader& header : work_.headers) RETURN_IF_ERROR(store.ReadInto(header.key, {out_.data, out_.size}, nullptr));
+    return OkStatus();
+  }
+
+  Status MemoryRound() {
+    BlockStoreConfig config;
+    config.memory_bytes = 2 * c_.bytes + c_.block_bytes;
+    ASSIGN_OR_RETURN(const auto store, OpenBlockStore(config));
+    std::vector<std::unique_ptr<std::byte[]>> copies;
+    RETURN_IF_ERROR(Measure("put_memory", "memcpy", [&] { return PutAll(*store); },
+                            [&] {
+                              for (size_t i = 0; i < work_.headers.size(); ++i) {
+                                copies.push_back(std::make_unique_for_overwrite<std::byte[]>(c_.block_bytes));
+                                std::memcpy(copies.back().get(), work_.bytes(i).data(), c_.block_bytes);
+                              }
+                              return OkStatus();
+                            }));
+    RETURN_IF_ERROR(Measure("get_memory", "memcpy", [&] { return GetAll(*store); },
+                            [&] {
+                              for (const auto& copy : copies) std::memcpy(out_.data, copy.get(), c_.block_bytes);
+                              return OkStatus();
+                            }));
+    std::vector<BlockKey> chain;
+    for (size_t i = 0; i < lookup_blocks(); ++i) chain.push_back(work_.headers[i].key);
+    const Instant begin = clock_.Now();
+    if (store->Lookup(chain) != chain.size()) return InternalError("a look-up missed what was just put");
+    lookup_us_.push_back(ToSeconds(clock_.Now() - begin) * 1e6);
+    return OkStatus();
+  }
+
+  /// All blocks one after the other in one file; `sync` after every group.
+  Status RawWrite(bool sync) {
+    const int fd = open(raw_path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0) return UnavailableError("cannot open {}: {}", raw_path_, std::strerror(errno));
+    bool good = true;
+    for (size_t i = 0; i < work_.headers.size(); ++i) {
+      good = good && pwrite(fd, work_.bytes(i).data(), c_.block_bytes, static_cast<off_t>(i * RoundUp(c_.block_bytes, 4096))) ==
+                         static_cast<ssize_t>(c_.block_bytes);
+      if (sync && ((i + 1) % c_.group == 0 || i + 1 == work_.headers.size())) good = good && fdatasync(fd) == 0;
+    }
+    close(fd);
+    return good ? OkStatus() : UnavailableError("cannot write {}: {}", raw_path_, std::strerror(errno));
+  }
+  Status RawRead(bool direct) {
+    const int fd = open(raw_path_.c_str(), O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
+    if (fd < 0) return UnavailableError("cannot open {}{}: {}", raw_path_, direct ? " with O_DIRECT" : "", std::strerror(errno));
+    bool good = true;
+    const size_t step = RoundUp(c_.block_bytes, 4096);
+    for (size_t i = 0; i < work_.headers.size(); ++i) {
+      good = good && pread(fd, out_.data, direct ? step : c_.block_bytes, static_cast<off_t>(i * step)) >= static_cast<ssize_t>(c_.block_bytes);
+    }
+    close(fd);
+    return good ? OkStatus() : UnavailableError("cannot read {}: {}", raw_path_, std::strerror(errno));
+  }
+  /// Takes a file out of the page cache.
+  static void Forget(const std::string& path) {
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    (void)fdatasync(fd);
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+  }
+
+  Status DiskRound() {
+    std::error_code ignored;
+    const std::string folder = c_.path + "/bench.store";
+    BlockStoreConfig config;
+    config.path = folder;
+    config.compression = c_.compression;
+    config.memory_bytes = 64_MiB + c_.block_bytes;
+    config.disk_bytes = 2 * c_.bytes + 64_MiB;
+    for (const bool sync : {false, true}) {
+      std::filesystem::remove_all(folder, ignored);
+      ASSIGN_OR_RETURN(const auto store, OpenBlockStore(config));
+      const auto put_groups = [&]() -> Status {
+        for (size_t i = 0; i < work_.headers.size(); ++i) {
+          RETURN_IF_ERROR(store->Put(work_.headers[i], work_.bytes(i)));
+          if ((i + 1) % c_.group == 0) RETURN_IF_ERROR(store->Flush());
+        }
+        return store->Flush();
+      };
+      RETURN_IF_ERROR(sync ? Measure("put_synced", "write+fdatasync", put_groups, [&] { return RawWrite(true); })
+                           : Measure("put_written", "write", [&] { return PutAll(*store); }, [&] { return RawWrite(false); }));
+    }
+    config.memory_bytes = 0;  // so that reads are the disk's, without a promotion
+    ASSIGN_OR_RETURN(const auto store, OpenBlockStore(config));
+    RETURN_IF_ERROR(Measure("get_disk_hot", "pread", [&] { return GetAll(*store); }, [&] { return RawRead(false); }));
+    for (const auto& entry : std::filesystem::directory_iterator(folder + "/extents", ignored)) Forget(entry.path().string());
+    return Measure("get_disk_cold", "O_DIRECT pread", [&] { return GetAll(*store); }, [&] { return RawRead(true); });
+  }
+
+  const BenchStoreCommand& c_;
+  const Workload work_;
+  const SystemClock clock_;
+  AlignedBuffer out_;
+  const std::string raw_path_;
+  std::vector<Row> rows_;
+  std::vector<double> lookup_us_;
+};
+
+void PrintRow(const BenchStoreCommand& c, const Row& row) {
+  const double rate = Median(row.rate), limit = Median(row.limit);
+  if (c.json) {
+    const nlohmann::ordered_json object = {{"op", row.op}, {"mb_per_s", rate}, {"limit", row.limit_name}, {"limit_mb_per_s", limit}, {"ratio", rate / limit}};
+    std::printf("%s\n", object.dump().c_str());
+  } else {
+    std::printf("%-14s %9.0f MB/s   %-16s %9.0f MB/s   ratio %.2f\n", row.op.c_str(), rate, row.limit_name.c_str(), limit, rate / limit);
+  }
+}
+
+int RunBenchStore(const BenchStoreCommand& c) {
+  if (c.bytes < c.block_bytes) return Fail(InvalidError("--bytes {} is less than one block of --block-bytes {}", c.bytes, c.block_bytes));
+  std::error_code error;
+  std::filesystem::create_directories(c.path, error);
+  if (error) return Fail(InvalidError("cannot make the folder {}: {}", c.path, error.message()));
+  StoreBench bench(c);
+  if (const Status status = bench.Run(); !status.ok()) return Fail(status);
+  for (const Row& row : bench.rows()) PrintRow(c, row);
+  constexpr double kLookupLimitUs = 100;
+  if (c.json) {
+    const nlohmann::ordered_json object = {{"op", "lookup"}, {"blocks", bench.lookup_blocks()}, {"us", bench.lookup_us()},
+                                           {"limit_us", kLookupLimitUs}, {"ratio", kLookupLimitUs / bench.lookup_us()}};
+    std::printf("%s\n", object.dump().c_str());
+  } else {
+    std::printf("%-14s %9.1f us of %zu blocks   wanted %.0f us\n", "lookup", bench.lookup_us(), bench.lookup_blocks(), kLookupLimitUs);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddBenchStoreCommand(CLI::App& bench, CommandContext& context) {
+  auto command = std::make_shared<BenchStoreCommand>();
+  BenchStoreCommand& c = *command;
+  CLI::App* app = bench.add_subcommand("store", "the block store, each operation beside its raw limit");
+  app->add_option("--path", c.path, "folder on the disk to measure; what is written there is removed again")->required();
+  app->add_option("--bytes", c.bytes, "bytes of a round")->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40));
+  app->add_option("--block-bytes", c.block_bytes, "bytes of a block; 1474560 is SmolLM2-135M's with 64 tokens in f16")->check(CLI::Range(uint64_t{64}, uint64_t{1} << 29));
+  app->add_option("--group", c.group, "blocks of a synced batch")->check(CLI::Range(1, 1000000));
+  app->add_option("--compression", c.compression, "none, zstd or lz4");
+  app->add_option("--repeats", c.repeats, "rounds; medians are printed")->check(CLI::Range(1, 1000));
+  app->add_flag("--json", c.json, "one JSON object a line");
+  app->callback([command, &context] { context.exit_code = RunBenchStore(*command); });
+}
+
+}  // namespace baton

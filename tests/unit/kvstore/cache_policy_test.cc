@@ -1,0 +1,238 @@
+// Golden tables of the policies, and that each agrees with a slow, obvious one.
+#include "kvstore/cache_policy.h"
+
+#include <list>
+#include <set>
+
+#include "base/random.h"
+#include "kvstore/tier_ledger.h"
+
+namespace baton {
+namespace {
+
+std::unique_ptr<CachePolicy> Make(std::string_view name) {
+  auto policy = MakeCachePolicy(name);
+  EXPECT_TRUE(policy.ok());
+  return std::move(policy).value();
+}
+
+/// A tier of `capacity` equal blocks without chains, driven by a text of letters: each letter is an access, and what it
+/// pushes out is appended in lower case.
+std::string Trace(std::string_view name, size_t capacity, std::string_view accesses) {
+  TierLedger tier(Make(name));
+  std::map<char, uint32_t> ids;
+  std::string out;
+  for (const char c : accesses) {
+    out += c;
+    const uint32_t id = ids.try_emplace(c, static_cast<uint32_t>(ids.size())).first->second;
+    if (tier.Has(id)) {
+      tier.Use(id);
+      continue;
+    }
+    if (tier.blocks() == capacity) {
+      const auto victim = tier.Victim();
+      if (!victim) return out + "!";
+      tier.Remove(*victim, true);
+      for (const auto& [letter, known] : ids) {
+        if (known == *victim) out += static_cast<char>(std::tolower(letter));
+      }
+    }
+    tier.Add(id, {.key_hash = static_cast<uint64_t>(c), .bytes = 1});
+  }
+  return out;
+}
+
+TEST(CachePolicy, GoldenTables) {
+  struct Case {
+    const char *policy, *accesses;
+    size_t capacity;
+    const char* expected;
+  };
+  const Case cases[] = {
+      {"lru", "ABCD", 3, "ABCDa"},
+      {"lru", "ABCAD", 3, "ABCADb"},
+      {"lru", "ABCABDE", 3, "ABCABDcEa"},
+      {"lru", "AAAABCD", 3, "AAAABCDa"},                 // many uses count no more than one
+      {"s3fifo", "ABCD", 3, "ABCDa"},                    // all in the small queue: first in, first out
+      {"s3fifo", "ABCAD", 3, "ABCADb"},                  // A was used again: it moves to the main queue
+      {"s3fifo", "AABCDEFG", 3, "AABCDbEcFdGe"},         // a scan passes by what was used
+      {"s3fifo", "ABCDAEFG", 3, "ABCDaAbEcFdGe"},        // a ghost comes back straight into the main queue
+      {"cost", "ABCD", 3, "ABCDa"},
+      {"cost", "ABCAD", 3, "ABCADb"},                    // first blocks of chains: plain recency
+  };
+  for (const Case& c : cases) EXPECT_EQ(Trace(c.policy, c.capacity, c.accesses), c.expected) << c.policy << " " << c.accesses;
+  EXPECT_EQ(MakeCachePolicy("fifo").status().code(), StatusCode::kInvalid);
+}
+
+TEST(CachePolicy, AFollowUpTurnOutlivesNewerOneTimers) {
+  const auto policy = Make("cost");
+  const auto add = [&](uint32_t id, uint32_t parent, uint32_t depth) { policy->Added(id, {.key_hash = 100 + id, .parent = parent, .depth = depth, .bytes = 1}); };
+  for (uint32_t id = 0; id < 40; ++id) add(id, kNoBlock, 0);
+  add(40, 0, 1);
+  for (int turn = 0; turn < 2000; ++turn) {  // a second block that comes back after every 40 others: a conversation that goes on
+    for (uint32_t id = 0; id < 40; ++id) policy->Used(id);
+    policy->Used(40);
+  }
+  add(41, 40, 2);  // what follows it inherits its head start of about 40
+  for (uint32_t id = 42; id < 62; ++id) add(id, kNoBlock, 0);
+  for (uint32_t id = 40; id < 62; ++id) policy->SetCandidate(id, true);
+  std::vector<uint32_t> order;
+  while (const auto victim = policy->Victim()) {
+    order.push_back(*victim);
+    policy->SetCandidate(*victim, false);
+  }
+  ASSERT_EQ(order.size(), 22u);
+  EXPECT_EQ(order[20], 40u);
+  EXPECT_EQ(order[21], 41u);
+}
+
+TEST(CachePolicy, OnlyCandidatesAreChosen) {
+  for (const char* name : {"lru", "s3fifo", "cost"}) {
+    const auto policy = Make(name);
+    EXPECT_FALSE(policy->Victim().has_value());
+    for (uint32_t id = 0; id < 4; ++id) policy->Added(id, {.key_hash = id, .bytes = 10});
+    EXPECT_FALSE(policy->Victim().has_value());
+    policy->SetCandidate(2, true);
+    policy->Used(2);
+    EXPECT_EQ(policy->Victim(), 2u);
+    policy->SetCandidate(2, false);
+    EXPECT_FALSE(policy->Victim().has_value()) << name;
+  }
+}
+
+TEST(TierLedger, OffersLeavesThatNobodyHolds) {
+  TierLedger tier(Make("lru"));
+  for (uint32_t id = 0; id < 3; ++id) tier.Add(id, {.parent = id == 0 ? 7 : id - 1, .bytes = 5});
+  EXPECT_EQ(tier.Victim(), 2u);
+  tier.Hold(2);
+  tier.Hold(2);
+  EXPECT_FALSE(tier.Victim().has_value());
+  tier.Unhold(2);
+  EXPECT_FALSE(tier.Victim().has_value());
+  tier.Unhold(2);
+  tier.Remove(2, true);
+  EXPECT_EQ(tier.Victim(), 1u);
+  tier.Add(2, {.parent = 1, .bytes = 5});
+  EXPECT_EQ(tier.Victim(), 2u);
+  tier.Remove(1, false);  // from the middle: what it leaves are two chains
+  EXPECT_EQ(tier.Victim(), 0u);
+  EXPECT_EQ(tier.bytes(), 10u);
+  EXPECT_EQ(tier.blocks(), 2u);
+}
+
+// Random chains, uses, holds: LRU over leaves against a list; the other policies for what every policy must keep to.
+TEST(TierLedger, RandomisedAgainstANaiveTier) {
+  for (const char* name : {"lru", "s3fifo", "cost"}) {
+    TierLedger tier(Make(name));
+    struct Naive {
+      uint32_t parent;
+      int holds = 0;
+      uint64_t used;
+    };
+    std::map<uint32_t, Naive> naive;
+    uint64_t tick = 0;
+    Random random(17);
+    for (int step = 0; step < 30000; ++step) {
+      const auto id = static_cast<uint32_t>(random.Below(60));
+      const auto it = naive.find(id);
+      switch (random.Below(5)) {
+        case 0:
+        case 1:
+          if (it != naive.end()) break;
+          naive[id] = {id < 12 ? kNoBlock : id - 12, 0, ++tick};  // twelve chains of five
+          tier.Add(id, {.key_hash = id, .parent = naive[id].parent, .depth = id / 12, .bytes = 3});
+          break;
+        case 2:
+          tier.Use(id);
+          if (it != naive.end()) it->second.used = ++tick;
+          break;
+        case 3:
+          if (it == naive.end()) break;
+          if (it->second.holds > 0 && random.Below(2) == 0) {
+            --it->second.holds;
+            tier.Unhold(id);
+          } else if (it->second.holds < 3 && random.Below(6) == 0) {
+            ++it->second.holds;
+            tier.Hold(id);
+          }
+          break;
+        default: {
+          std::set<uint32_t> leaves;
+          for (const auto& [key, block] : naive) {
+            bool leaf = block.holds == 0;
+            for (const auto& [other, child] : naive) leaf = leaf && child.parent != key;
+            if (leaf) leaves.insert(key);
+          }
+          const auto victim = tier.Victim();
+          ASSERT_EQ(victim.has_value(), !leaves.empty()) << name << " step " << step;
+          if (!victim) break;
+          ASSERT_TRUE(leaves.contains(*victim)) << name;
+          if (std::string_view(name) == "lru") {
+            for (const uint32_t leaf : leaves) ASSERT_LE(naive[*victim].used, naive[leaf].used);
+          }
+          tier.Remove(*victim, random.Below(2) == 0);
+          naive.erase(*victim);
+        }
+      }
+      ASSERT_EQ(tier.blocks(), naive.size());
+      ASSERT_EQ(tier.bytes(), 3 * naive.size());
+    }
+  }
+}
+
+/// The hit ratio of blocks over a public trace: each request reads the prefix that is there and puts the rest.
+double HitRatio(std::string_view policy, size_t capacity, const std::vector<std::vector<uint64_t>>& requests) {
+  TierLedger tier(Make(policy));
+  std::unordered_map<uint64_t, uint32_t> ids;
+  std::vector<uint64_t> names;
+  uint64_t hits = 0, total = 0;
+  for (const auto& request : requests) {
+    bool prefix = true;
+    uint32_t parent = kNoBlock;
+    std::vector<uint32_t> held;
+    for (size_t depth = 0; depth < request.size(); ++depth) {
+      const auto [it, fresh] = ids.try_emplace(request[depth], static_cast<uint32_t>(names.size()));
+      if (fresh) names.push_back(request[depth]);
+      const uint32_t id = it->second;
+      ++total;
+      prefix = prefix && tier.Has(id);
+      hits += prefix ? 1 : 0;
+      if (tier.Has(id)) {
+        tier.Use(id);
+      } else {
+        if (tier.blocks() == capacity) {
+          const auto victim = tier.Victim();
+          if (!victim) break;  // the request alone fills the tier
+          tier.Remove(*victim, true);
+        }
+        tier.Add(id, {.key_hash = request[depth] * 0x9e3779b97f4a7c15ull, .parent = parent, .depth = static_cast<uint32_t>(depth), .bytes = 1});
+      }
+      tier.Hold(id);
+      held.push_back(id);
+      parent = id;
+    }
+    for (const uint32_t id : held) tier.Unhold(id);
+  }
+  return static_cast<double>(hits) / static_cast<double>(total);
+}
+
+TEST(CachePolicy, HitRatiosOnThePublicTraces) {
+  for (const std::string trace : {"synthetic", "conversation"}) {
+    std::ifstream file(std::string(BATON_SHARED_DIR) + "/traces/" + trace + "_trace.jsonl");
+    if (!file) GTEST_SKIP() << "no " << trace << " trace in " << BATON_SHARED_DIR << "/traces";
+    std::vector<std::vector<uint64_t>> requests;
+    for (std::string line; std::getline(file, line);) requests.push_back(nlohmann::json::parse(line)["hash_ids"].get<std::vector<uint64_t>>());
+    for (const size_t capacity : {1000, 5000, 10000, 20000, 50000}) {
+      const double lru = HitRatio("lru", capacity, requests), cost = HitRatio("cost", capacity, requests);
+      RecordProperty(trace + "_lru_" + std::to_string(capacity), std::to_string(lru));
+      RecordProperty(trace + "_cost_" + std::to_string(capacity), std::to_string(cost));
+      if (std::getenv("BATON_PRINT_HIT_RATIOS") != nullptr) {
+        std::printf("%-12s %6zu blocks: lru %.3f  s3fifo %.3f  cost %.3f\n", trace.c_str(), capacity, lru, HitRatio("s3fifo", capacity, requests), cost);
+      }
+      EXPECT_GE(cost, lru - 0.001) << trace << " " << capacity;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace baton
