@@ -72,6 +72,7 @@ int RunProgram(const CommandLine& line) {
   CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);
+  AddBenchTransferCommand(*bench, context);
 
   try {  // CLI11 reports by exceptions; none leaves this function
     std::vector<std::string> reversed(line.arguments.rbegin(), line.arguments.rend());
