@@ -407,7 +407,7 @@ TEST_P(Conformance, AStoppedPeerDoesNotHoldATransferPastItsDeadline) {
 TEST_P(Conformance, NothingIsLeftBehind) {
   const size_t before = near_.Descriptors();
   for (uint32_t round = 0; round < 5; ++round) {
-    End third(MakeDirectSide(Config(3, round + 1)), 3);
+    End third(MakeFarSide(GetParam(), Config(3, round + 1)), 3);
     ASSERT_EQ(near_.Connect(3, third.address()), "ok");
     ASSERT_EQ(near_.Expect(10 + round, 3, {2_MiB}), "ok");
     ASSERT_EQ(third.Push(10 + round, 1, {{0, 2_MiB}}), "ok");
