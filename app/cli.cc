@@ -85,6 +85,7 @@ int RunProgram(const CommandLine& line) {
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);
   AddBenchStoreCommand(*bench, context);
+  AddBenchTransferCommand(*bench, context);
 
   try {  // CLI11 reports by exceptions; none leaves this function
     std::vector<std::string> reversed(line.arguments.rbegin(), line.arguments.rend());

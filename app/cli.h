@@ -43,6 +43,7 @@ void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below 
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);
 void AddStoreCommand(CLI::App& program, CommandContext& context);
+void AddBenchTransferCommand(CLI::App& bench, CommandContext& context);
 
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.
 int Fail(const Status& status);

@@ -6,18 +6,27 @@
 
 #include "transport/endpoint.h"
 #include "transport/local_wire.h"
+#include "transport/mpi_wire.h"
 #include "transport/stream_wire.h"
 
 namespace baton {
 namespace {
 
-constexpr auto kKinds = std::to_array<std::string_view>({"local", "shm", "tcp"});
+constexpr auto kKinds = std::to_array<std::string_view>({
+    "local", "shm", "tcp",
+#ifdef BATON_HAVE_MPI
+    "mpi",
+#endif
+});
 
 const SystemClock kSystemClock;
 
 Result<std::unique_ptr<Wire>> MakeWire(const TransportConfig& config, WireHost& host, const Clock& clock) {
   if (config.kind == "tcp") return MakeStreamWire(config, MakeTcpFamily(config), host, clock);
   if (config.kind == "shm") return MakeStreamWire(config, MakeUnixFamily(config), host, clock);
+#ifdef BATON_HAVE_MPI
+  if (config.kind == "mpi") return MakeMpiWire(config, host, clock);
+#endif
   return MakeLocalWire(config, host);
 }
 

@@ -21,8 +21,8 @@ namespace baton {
 class SourceReader {
  public:
   virtual ~SourceReader() = default;
-  /// The segments of `id` become the caller's again: after this returns nothing reads them, or what is read of them is
-  /// not taken for theirs.
+  /// Segments of `id`, perhaps all, become the caller's again: after this returns none of what was taken by Next is read any
+  /// more, or what is read is not taken for it.
   virtual void Detach(TransferId id) = 0;
 };
 

@@ -273,7 +273,7 @@ void StreamWire::Close(StreamPath& path, const Status& status) {
   if (peer.paths.empty()) {
     host_.OnPeerDown(id, status);
   } else {
-    LOG_WARN("transport: one of {} connections to worker {} broke; going on over the others: {}", peer.paths.size() + 1, id.value, status.message());
+    LOG_INFO("transport: one of {} connections to worker {} broke; going on over the others: {}", peer.paths.size() + 1, id.value, status.message());
     host_.OnPathLost(id, path.id());
   }
 }

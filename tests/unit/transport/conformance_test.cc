@@ -407,12 +407,14 @@ TEST_P(Conformance, AStoppedPeerDoesNotHoldATransferPastItsDeadline) {
 TEST_P(Conformance, NothingIsLeftBehind) {
   const size_t before = near_.Descriptors();
   for (uint32_t round = 0; round < 5; ++round) {
-    End third(MakeDirectSide(Config(3, round + 1)), 3);
-    ASSERT_EQ(near_.Connect(3, third.address()), "ok");
-    ASSERT_EQ(near_.Expect(10 + round, 3, {2_MiB}), "ok");
-    ASSERT_EQ(third.Push(10 + round, 1, {{0, 2_MiB}}), "ok");
-    ASSERT_TRUE(Until([&] { return third.Poll(), near_.Find("landed", 10 + round) != nullptr; }))
-        << round << " " << near_.Stats() << third.Stats() << (near_.events.empty() ? "" : near_.events.back().message);
+    const uint64_t id = 10 + round;
+    std::optional<End> third(std::in_place, MakeFarSide(GetParam(), Config(3, round + 1)), 3);
+    ASSERT_EQ(near_.Connect(3, third->address()), "ok");
+    ASSERT_EQ(near_.Expect(id, 3, {2_MiB}), "ok");
+    ASSERT_EQ(third->Push(id, 1, {{0, 2_MiB}}), "ok");
+    ASSERT_TRUE(Until([&] { return third->Poll(), near_.Find("landed", id) != nullptr; }));
+    third.reset();
+    ASSERT_TRUE(Until([&] { return near_.Stats()["peers"] <= 1; })) << near_.Stats();
   }
   Transfer(1, {10});
   ASSERT_TRUE(Until([&] { return near_.Stats()["peers"] == 1; })) << near_.Stats();
