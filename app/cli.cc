@@ -73,9 +73,12 @@ int RunProgram(const CommandLine& line) {
   AddConfigCommand(app, context);
   AddVersionCommand(app, context);
   AddDoctorCommand(app, context);
+  AddChatCommand(app, context);
+  AddTopCommand(app, context);
   CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);
+  AddBenchLoadCommand(*bench, context);
   AddBenchRouterCommand(*bench, context);
 
   try {  // CLI11 reports by exceptions; none leaves this function

@@ -36,6 +36,9 @@ void AddClusterCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
 void AddGenerateCommand(CLI::App& program, CommandContext& context);
 void AddLogitsCommand(CLI::App& program, CommandContext& context);
+void AddChatCommand(CLI::App& program, CommandContext& context);
+void AddTopCommand(CLI::App& program, CommandContext& context);
+void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 
