@@ -76,9 +76,12 @@ int RunProgram(const CommandLine& line) {
   AddTokenizeCommand(app, context);
   AddDetokenizeCommand(app, context);
   AddRenderCommand(app, context);
+  AddChatCommand(app, context);
+  AddTopCommand(app, context);
   CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);
+  AddBenchLoadCommand(*bench, context);
   AddBenchRouterCommand(*bench, context);
   AddStoreCommand(app, context);
   CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");

@@ -39,6 +39,9 @@ void AddLogitsCommand(CLI::App& program, CommandContext& context);
 void AddTokenizeCommand(CLI::App& program, CommandContext& context);
 void AddDetokenizeCommand(CLI::App& program, CommandContext& context);
 void AddRenderCommand(CLI::App& program, CommandContext& context);
+void AddChatCommand(CLI::App& program, CommandContext& context);
+void AddTopCommand(CLI::App& program, CommandContext& context);
+void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);

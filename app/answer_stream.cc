@@ -1,0 +1,85 @@
+#include "app/answer_stream.h"
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace baton {
+namespace {
+
+struct Reading {
+  StreamedAnswer answer;
+  Instant start, last;
+  bool done = false;
+  std::function<void(std::string_view)> on_text;
+
+  void OnData(std::string_view data, Instant now);
+};
+
+void Reading::OnData(std::string_view data, Instant now) {
+  if (data == "[DONE]") {
+    done = true;
+    return;
+  }
+  const auto json = nlohmann::json::parse(data, nullptr, false);
+  if (!json.is_object()) {
+    answer.error = "the server sent an event that is not JSON";
+    return;
+  }
+  if (json.contains("error")) answer.error = json["error"].is_object() ? json["error"].value("message", "error") : "error";
+  if (const auto usage = json.find("usage"); usage != json.end() && usage->is_object()) {
+    answer.prompt_tokens = usage->value("prompt_tokens", uint64_t{0});
+    answer.tokens = usage->value("completion_tokens", uint64_t{0});
+    if (usage->contains("prompt_tokens_details") && (*usage)["prompt_tokens_details"].is_object()) {
+      answer.cached_tokens = (*usage)["prompt_tokens_details"].value("cached_tokens", uint64_t{0});
+    }
+  }
+  if (!json.contains("choices") || !json["choices"].is_array() || json["choices"].empty()) return;
+  const auto& choice = json["choices"][0];
+  const auto& piece = choice.contains("delta") ? choice["delta"] : choice;
+  if (piece.contains("role")) return;  // says nothing yet
+  const char* field = choice.contains("delta") ? "content" : "text";
+  const std::string text = piece.contains(field) && piece[field].is_string() ? piece[field].get<std::string>() : "";
+  answer.text += text;
+  if (on_text && !text.empty()) on_text(text);
+  if (choice.contains("finish_reason") && choice["finish_reason"].is_string()) {
+    answer.finish_reason = choice["finish_reason"];
+    return;
+  }
+  if (answer.first_token_s == 0) answer.first_token_s = ToSeconds(now - start);
+  else answer.gaps_s.push_back(ToSeconds(now - last));
+  last = now;
+}
+
+}  // namespace
+
+double StreamedAnswer::TokensPerSecond() const {
+  double seconds = 0;
+  for (const double gap : gaps_s) seconds += gap;
+  return seconds > 0 ? static_cast<double>(gaps_s.size()) / seconds : 0;
+}
+
+kj::Promise<StreamedAnswer> StreamAnswer(HttpApiClient& client, const Clock& clock, const std::string& path, const std::string& body,
+                                         std::function<void(std::string_view text)> on_text) {
+  auto owned = kj::heap<Reading>();
+  Reading& reading = *owned;
+  reading.start = clock.Now();
+  reading.on_text = std::move(on_text);
+  return client.Stream(path, body, [&reading, &clock](std::string_view data) { reading.OnData(data, clock.Now()); })
+      .then([&reading, &clock](Result<HttpAnswer> result) {
+        StreamedAnswer& answer = reading.answer;
+        answer.total_s = ToSeconds(clock.Now() - reading.start);
+        if (!result.ok()) {
+          answer.error = result.status().message();
+        } else {
+          answer.status = result->status;
+          answer.route = result->route;
+          if (result->status != 200) answer.error = result->ErrorMessage();
+          else if (answer.error.empty() && !reading.done) answer.error = "the stream ended before its [DONE]";
+        }
+        return std::move(answer);
+      })
+      .attach(kj::mv(owned));
+}
+
+}  // namespace baton
