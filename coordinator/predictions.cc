@@ -37,6 +37,10 @@ void Predictions::Sample(std::span<const BlockKey> keys) const {
     sample_.push_back(keys[length - 1]);
     lengths_.push_back(length);
   }
+  if (!lengths_.empty() && lengths_.back() < keys.size()) {  // the very same prompt meets in its end
+    sample_.push_back(keys.back());
+    lengths_.push_back(static_cast<uint32_t>(keys.size()));
+  }
 }
 
 void Predictions::Expect(WorkerId worker, Instant now) {

@@ -83,6 +83,7 @@ TEST(Predictions, PrefixesMatchDownToAKeptKey) {
     EXPECT_LE(matches[0].blocks, asked);
     EXPECT_GE(matches[0].blocks + std::max<size_t>(4, asked / 5), asked) << "not much is lost";
   }
+  EXPECT_EQ(MatchOf(predictions, chain).front().blocks, 100u) << "the same prompt again";
   EXPECT_THAT(MatchOf(predictions, std::span(chain).first(3)), IsEmpty());
   auto other = chain;
   for (size_t i = 10; i < other.size(); ++i) other[i] = TestKey(999'000 + i);
