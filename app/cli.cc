@@ -69,6 +69,7 @@ int RunProgram(const CommandLine& line) {
   AddConfigCommand(app, context);
   AddVersionCommand(app, context);
   AddDoctorCommand(app, context);
+  AddSimulateCommand(app, context);
   CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);

@@ -33,6 +33,7 @@ void AddConfigCommand(CLI::App& program, CommandContext& context);
 void AddVersionCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
+void AddSimulateCommand(CLI::App& program, CommandContext& context);
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.
