@@ -78,6 +78,7 @@ int RunProgram(const CommandLine& line) {
   AddRenderCommand(app, context);
   AddChatCommand(app, context);
   AddTopCommand(app, context);
+  AddSimulateCommand(app, context);
   CLI::App* bench = app.add_subcommand("bench", "measures parts of the program");
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);

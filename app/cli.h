@@ -43,6 +43,7 @@ void AddChatCommand(CLI::App& program, CommandContext& context);
 void AddTopCommand(CLI::App& program, CommandContext& context);
 void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
+void AddSimulateCommand(CLI::App& program, CommandContext& context);
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
 void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);
 void AddStoreCommand(CLI::App& program, CommandContext& context);

@@ -128,7 +128,9 @@ AdmissionAnswer Coordinator::Admit(const RouteQuery& query, const RouteDecision&
   const CostTerms& cost = decision.chosen.cost;
   AdmissionQuery asked{query.request, query.tenant, query.priority};
   asked.tokens = uint64_t{query.prompt_tokens} + std::min(query.max_tokens, config_.router.expected_answer_tokens);
-  asked.wait_s = cost.queue_s;
+  // Nobody is refused on an assumed rate.
+  const bool measured = std::any_of(views_.begin(), views_.end(), [](const WorkerView& v) { return v.load.prefill_tokens_per_s > 0; });
+  asked.wait_s = measured ? cost.queue_s : 0;
   asked.service_s = cost.store_load_s + cost.prefill_s;
   asked.answer_s = decision.answer_s;
   asked.parallel = static_cast<uint32_t>(std::count_if(views_.begin(), views_.end(), [](const WorkerView& v) { return v.prefill && !v.draining; }));

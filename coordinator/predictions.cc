@@ -31,15 +31,22 @@ void Predictions::PendingOfWorker::EraseOlder(Instant now, double age_s) {
 
 void Predictions::Sample(std::span<const BlockKey> keys) const {
   sample_.clear();
-  for (size_t i = config_.prefix_stride; i <= keys.size(); i += config_.prefix_stride) sample_.push_back(keys[i - 1]);
+  lengths_.clear();
+  // The places depend on nothing but the configuration, so equal prefixes of any two chains meet in equal keys.
+  for (uint32_t length = config_.min_stride; length <= keys.size(); length += std::max(config_.min_stride, length / 5)) {
+    sample_.push_back(keys[length - 1]);
+    lengths_.push_back(length);
+  }
+  if (!lengths_.empty() && lengths_.back() < keys.size()) {  // the very same prompt meets in its end
+    sample_.push_back(keys.back());
+    lengths_.push_back(static_cast<uint32_t>(keys.size()));
+  }
 }
 
 void Predictions::Expect(WorkerId worker, Instant now) {
   Prefix prefix{worker, now + FromSeconds(config_.prefix_ttl_s), {}};
   for (const BlockKey& key : sample_) {
-    if (expected_.Holds(worker, key)) continue;  // a sibling's: it goes when that one expires
-    expected_.Add(worker, key);
-    prefix.keys.push_back(key);
+    if (expected_.Add(worker, key)) prefix.keys.push_back(key);  // a sibling's goes when that one expires
   }
   if (!prefix.keys.empty()) prefixes_.push_back(std::move(prefix));
 }
@@ -50,7 +57,7 @@ void Predictions::Routed(const RouteQuery& query, const RouteCandidate& chosen, 
   const bool local = chosen.prefill == WorkerId();
   pending_[chosen.decode].Push({query.request, now, local ? uncached : 0, blocks, true});
   if (!local) pending_[chosen.prefill].Push({query.request, now, uncached, blocks, false});
-  if (uncached < config_.prefix_stride * query.block_tokens) return;  // nothing new that the stride would show
+  if (uncached < config_.min_stride * query.block_tokens) return;  // nothing new that would show
   Sample(keys);
   Expect(chosen.decode, now);
   if (!local) Expect(chosen.prefill, now);
@@ -100,7 +107,7 @@ void Predictions::AddTo(WorkerId worker, WorkerLoad& load) const {
 void Predictions::Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const {
   Sample(keys);
   expected_.Match(sample_, out);
-  for (PrefixMatch& match : out) match.blocks *= config_.prefix_stride;
+  for (PrefixMatch& match : out) match.blocks = lengths_[match.blocks - 1];
 }
 
 }  // namespace baton

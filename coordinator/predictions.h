@@ -21,7 +21,7 @@ namespace baton {
 struct PredictionConfig {
   double settle_s = 0.05;          // age from which a heartbeat's load contains a routed request
   double prefix_ttl_s = 2;         // by then the worker's own events say what it holds
-  uint32_t prefix_stride = 4;      // every 4th key of a chain is kept: a key binds all before it
+  uint32_t min_stride = 4;         // blocks between the kept keys of a chain: this, or a fifth of the blocks so far
   uint32_t max_prefixes = 4096;    // routed prompts remembered at a time
 };
 
@@ -40,7 +40,7 @@ class Predictions {
 
   /// Adds what is in flight to a worker's reported load.
   void AddTo(WorkerId worker, WorkerLoad& load) const;
-  /// Blocks of the chain that each worker will hold, rounded down to the stride.
+  /// Blocks of the chain that each worker will hold, rounded down to a kept key.
   void Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const;
 
  private:
@@ -71,7 +71,9 @@ class Predictions {
   std::unordered_map<WorkerId, PendingOfWorker> pending_;
   std::deque<Prefix> prefixes_;  // ascending `until`
   PrefixIndex expected_;
-  mutable std::vector<BlockKey> sample_;  // every prefix_stride'th key of the chain in hand; kept for its memory
+  /// The kept keys of the chain in hand (a key binds all before it, so a few stand for all) and how many blocks each ends.
+  mutable std::vector<BlockKey> sample_;
+  mutable std::vector<uint32_t> lengths_;
 };
 
 }  // namespace baton

@@ -88,13 +88,13 @@ void PrefixIndex::ShrinkIfSparse(Shard& shard) {
   }
 }
 
-void PrefixIndex::Add(WorkerId holder, const BlockKey& key) {
+bool PrefixIndex::Add(WorkerId holder, const BlockKey& key) {
   const Tag tag = TagOf(key);
   Shard& shard = shards_[tag.high >> 56];
   size_t at = Find(shard, tag);
   if (IsAt(shard, at, tag)) {
     HolderRef& holders = shard.slots[at].holders;
-    if (sets_.Contains(holders, holder.value)) return;
+    if (sets_.Contains(holders, holder.value)) return false;
     holders = sets_.With(holders, holder.value);
   } else {
     if (shard.used + 1 > kFullest * shard.homes) {
@@ -108,6 +108,7 @@ void PrefixIndex::Add(WorkerId holder, const BlockKey& key) {
     ++keys_;
   }
   ++holder_blocks_;
+  return true;
 }
 
 void PrefixIndex::Remove(WorkerId holder, const BlockKey& key) {

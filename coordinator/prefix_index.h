@@ -28,8 +28,8 @@ struct PrefixMatch {
 
 class PrefixIndex {
  public:
-  /// `holder` (1 to 2^31 - 1) holds `key`; a second time changes nothing.
-  void Add(WorkerId holder, const BlockKey& key);
+  /// `holder` (1 to 2^31 - 1) holds `key`; false where that was known.
+  bool Add(WorkerId holder, const BlockKey& key);
   /// It no longer does; of something not held: changes nothing.
   void Remove(WorkerId holder, const BlockKey& key);
   /// It holds nothing any more. One pass over the table: milliseconds for a million blocks.

@@ -142,8 +142,12 @@ TEST_F(CoordinatorTest, AFinishedRequestNoLongerLoads) {
 
 TEST_F(CoordinatorTest, RefusalsAreCountedAndCarryRetryAfter) {
   WorkerLoad busy;
-  busy.queued_prefill_tokens = 20'000;  // 40 s at the assumed rate
-  Join("d", {"decode"}, {}, busy);
+  busy.queued_prefill_tokens = 20'000;
+  const MemberInfo d = Join("d", {"decode"}, {}, busy);
+  EXPECT_TRUE(coordinator_.Route({}, Query(9, 1000)).ok()) << "40 s at an assumed rate say nothing";
+  coordinator_.Finished({RequestId(9)});
+  busy.prefill_tokens_per_s = 500;
+  coordinator_.Heartbeat(d.id, d.incarnation, {2, false, false, busy, {}, {}});
   const RouteDecision refused = coordinator_.Route({}, Query(1, 1000));
   EXPECT_EQ(refused.status.code(), StatusCode::kExhausted);
   EXPECT_NEAR(refused.retry_after_s, 10, 1e-6);

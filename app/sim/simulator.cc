@@ -1,0 +1,396 @@
+#include "app/sim/simulator.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <queue>
+#include <set>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/random.h"
+
+namespace baton {
+namespace {
+
+enum class EventKind : uint8_t { kArrival, kQueued, kStepEnd, kLanded, kBeat, kTick, kFail, kBack };
+struct Event {
+  double at_s;
+  uint64_t order;  // events of one time come in the order they were made
+  EventKind kind;
+  size_t subject;      // request, worker or failure
+  uint32_t life;       // of the worker or attempt of the request: what belongs to an older one is void
+  bool operator<(const Event& other) const { return std::pair(at_s, order) > std::pair(other.at_s, other.order); }
+};
+
+struct Request {
+  const TraceRequest* trace = nullptr;
+  double arrived_s = 0, first_token_s = -1, predicted_ttft_s = 0, prefill_started_s = 0;
+  uint32_t prompt_tokens = 0, answer_left = 0;  // of a moved one: with what was sent
+  std::vector<BlockKey> keys;
+  size_t computing = 0, decoding = 0;  // workers
+  uint32_t attempt = 0;
+  bool decodes_here = false;  // it is (or lands) at `decoding`; else at `computing`
+  bool moved = false;
+  uint32_t cached_tokens = 0;
+};
+
+struct Node {  // a worker or the store as the coordinator sees it
+  std::string name;
+  MemberInfo member;
+  uint64_t sequence = 0;
+  uint32_t life = 0;
+  bool up = false;
+};
+
+class Simulation {
+ public:
+  Simulation(const SimConfig& config, const std::vector<TraceRequest>& trace)
+      : config_(config), trace_(trace), coordinator_(config.coordinator, clock_, metrics_), store_(config.store_blocks), requests_(trace.size()) {}
+  SimReport Run();
+
+ private:
+  void Build();
+  void Schedule();
+  void Push(double at_s, EventKind kind, size_t subject, uint32_t life = 0) { events_.push({at_s, order_++, kind, subject, life}); }
+  void Handle(const Event& event);
+  void Join(size_t node);
+  void Beat(size_t node);
+  void Kick(size_t worker);
+  void Arrive(size_t r);
+  void Place(size_t r, const RouteDecision& decision);
+  void Queued(size_t r);
+  void StepEnd(size_t worker);
+  void Prefilled(const SimPrompt& prompt);
+  void Landed(size_t r);
+  void Ended(size_t r);
+  void Fail(const SimFailure& failure);
+  double BlockBytes() const { return config_.kv_bytes_per_token * kTraceBlockTokens; }
+  uint32_t BlocksOf(uint64_t tokens) const { return static_cast<uint32_t>(CeilDiv(tokens, kTraceBlockTokens)); }
+
+  const SimConfig& config_;
+  const std::vector<TraceRequest>& trace_;
+  FakeClock clock_;
+  Metrics metrics_;
+  Coordinator coordinator_;
+  std::vector<SimWorker> workers_;
+  SimCache store_;
+  std::vector<Node> nodes_;  // the workers, then the store
+  std::vector<Request> requests_;
+  std::set<size_t> active_;
+  std::priority_queue<Event> events_;
+  uint64_t order_ = 0;
+  double now_s_ = 0;
+  size_t arrivals_left_ = 0;
+  SimReport report_;
+};
+
+void Simulation::Build() {
+  const auto add = [this](const std::string& kind, uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) {
+      nodes_.push_back({.name = kind + std::to_string(i)});
+      if (kind != "store") workers_.emplace_back(config_.worker, kTraceBlockTokens);
+    }
+  };
+  add("prefill", config_.prefill_workers);
+  add("decode", config_.decode_workers);
+  add("mixed", config_.mixed_workers);
+  add("store", config_.store_blocks > 0 ? 1 : 0);
+  for (size_t node = 0; node < nodes_.size(); ++node) {
+    Join(node);
+    Push(config_.heartbeat_s * static_cast<double>(node + 1) / static_cast<double>(nodes_.size() + 1), EventKind::kBeat, node, nodes_[node].life);
+  }
+  Push(config_.heartbeat_s, EventKind::kTick, 0);
+}
+
+/// Arrivals: the trace's times scaled; where several are equal they are spread evenly at random up to the next.
+void Simulation::Schedule() {
+  Random random(config_.seed);
+  double gap_s = 0;
+  for (size_t begin = 0; begin < trace_.size();) {
+    size_t end = begin;
+    while (end < trace_.size() && trace_[end].at_s == trace_[begin].at_s) ++end;
+    if (end < trace_.size()) gap_s = trace_[end].at_s - trace_[begin].at_s;
+    std::vector<double> offsets(end - begin, 0.0);
+    if (config_.spread && end - begin > 1) {
+      for (double& offset : offsets) offset = random.Uniform() * gap_s;
+      std::sort(offsets.begin(), offsets.end());
+    }
+    for (size_t i = begin; i < end; ++i) Push((trace_[i].at_s + offsets[i - begin]) / config_.rate_scale, EventKind::kArrival, i);
+    begin = end;
+  }
+  arrivals_left_ = trace_.size();
+  for (size_t i = 0; i < config_.failures.size(); ++i) Push(config_.failures[i].at_s, EventKind::kFail, i);
+}
+
+void Simulation::Join(size_t n) {
+  Node& node = nodes_[n];
+  MemberInfo info;
+  info.name = node.name;
+  const std::string role = node.name.substr(0, node.name.find_first_of("0123456789"));
+  if (role == "mixed") {
+    info.roles = {"prefill", "decode"};
+  } else {
+    info.roles = {role};
+  }
+  if (role != "store") {
+    info.model.kv_layout = "simulated";
+    info.model.block_tokens = kTraceBlockTokens;
+    info.model.block_bytes = static_cast<uint64_t>(BlockBytes());
+  }
+  node.member = coordinator_.Register(info).value();
+  CHECK(coordinator_.Announce(node.member.id, node.member.incarnation, "sim", node.name).ok());
+  node.sequence = 0;
+  node.up = true;
+  Beat(n);
+}
+
+void Simulation::Beat(size_t n) {
+  Node& node = nodes_[n];
+  HeartbeatReport report;
+  report.snapshot = node.sequence == 0;  // a worker begins with nothing, so its first changes are all it holds
+  report.sequence = ++node.sequence;
+  if (n < workers_.size()) report.load = workers_[n].load();
+  report.load.transfer_bytes_per_s = config_.transfer_bytes_per_s;
+  report.load.store_bytes_per_s = config_.store_bytes_per_s;
+  (n < workers_.size() ? workers_[n].cache() : store_).DrainChanges(report.added, report.removed);
+  CHECK(coordinator_.Heartbeat(node.member.id, node.member.incarnation, report).status.ok());
+}
+
+void Simulation::Kick(size_t worker) {
+  if (!nodes_[worker].up) return;
+  const double seconds = workers_[worker].BeginStep(now_s_);
+  if (seconds > 0) Push(now_s_ + seconds, EventKind::kStepEnd, worker, nodes_[worker].life);
+}
+
+void Simulation::Arrive(size_t r) {
+  Request& request = requests_[r];
+  if (request.trace == nullptr) {
+    request.trace = &trace_[r];
+    request.arrived_s = now_s_;
+    request.prompt_tokens = std::max(1u, trace_[r].prompt_tokens);
+    request.answer_left = std::max(1u, trace_[r].answer_tokens);
+    request.keys = trace_[r].Keys();
+    ++report_.requests;
+    --arrivals_left_;
+  }
+  active_.insert(r);
+  ++request.attempt;
+  RouteQuery query;
+  query.request = RequestId(r + 1);
+  query.prompt_tokens = request.prompt_tokens;
+  query.max_tokens = request.answer_left;
+  query.moved = request.moved;
+  const RouteDecision decision = coordinator_.Route(request.keys, query);
+  if (decision.ok()) return Place(r, decision);
+  if (request.moved && decision.status.code() != StatusCode::kInvalid) return Push(now_s_ + std::max(0.01, decision.retry_after_s), EventKind::kArrival, r);
+  ++(decision.status.code() == StatusCode::kInvalid ? report_.invalid : report_.refused);
+  active_.erase(r);
+  request.keys = {};
+}
+
+void Simulation::Place(size_t r, const RouteDecision& decision) {
+  Request& request = requests_[r];
+  const bool local = decision.prefill_order.empty();
+  const auto index_of = [this](WorkerId id) {
+    size_t n = 0;
+    while (nodes_[n].member.id != id) ++n;
+    return n;
+  };
+  request.decoding = index_of(decision.chosen.decode);
+  request.computing = local ? request.decoding : index_of(decision.chosen.prefill);
+  request.decodes_here = false;
+  if (request.first_token_s < 0) request.predicted_ttft_s = decision.chosen.cost.TtftSeconds();
+  ++report_.routed;
+  report_.local_prefills += local ? 1 : 0;
+  // What the store has beyond the worker's own cache is read before the prompt is queued.
+  const size_t own = workers_[request.computing].cache().Match(request.keys);
+  const size_t stored = store_.Match(request.keys);
+  request.cached_tokens = stored > own ? static_cast<uint32_t>(stored) * kTraceBlockTokens : 0;
+  const double load_s = stored > own ? static_cast<double>(stored - own) * BlockBytes() / config_.store_bytes_per_s : 0;
+  Push(now_s_ + load_s, EventKind::kQueued, r, request.attempt);
+}
+
+void Simulation::Queued(size_t r) {
+  Request& request = requests_[r];
+  const bool local = request.computing == request.decoding;
+  SimPrompt prompt;
+  prompt.request = r;
+  prompt.tokens = request.prompt_tokens;
+  prompt.fetched_tokens = request.cached_tokens;
+  prompt.blocks = BlocksOf(uint64_t{request.prompt_tokens} + (local ? request.answer_left : 0));
+  prompt.keys = request.keys;
+  prompt.answer_tokens = local ? request.answer_left : 0;
+  workers_[request.computing].Enqueue(prompt);
+  Kick(request.computing);
+}
+
+void Simulation::StepEnd(size_t worker) {
+  const SimStepResult result = workers_[worker].EndStep();
+  report_.itl_s.Add(result.seconds, result.streams);
+  for (const SimPrompt& prompt : result.prefilled) Prefilled(prompt);
+  for (const size_t r : result.ended) Ended(r);
+  Kick(worker);
+}
+
+void Simulation::Prefilled(const SimPrompt& prompt) {
+  Request& request = requests_[prompt.request];
+  if (request.first_token_s < 0) {
+    request.first_token_s = now_s_;
+    const double ttft_s = now_s_ - request.arrived_s;
+    report_.ttft_s.Add(ttft_s);
+    if (ttft_s > 0) report_.prediction_error.Add(std::abs(request.predicted_ttft_s - ttft_s) / ttft_s);
+    report_.prompt_tokens += prompt.tokens;
+    report_.cached_tokens += prompt.cached_tokens;
+  }
+  request.cached_tokens = prompt.cached_tokens;
+  if (config_.store_blocks > 0 && nodes_.back().up) store_.Insert(request.keys);
+  request.decodes_here = true;
+  if (request.computing == request.decoding) return;
+  if (--request.answer_left == 0) return Ended(prompt.request);
+  const size_t missing = BlocksOf(request.prompt_tokens) - workers_[request.decoding].cache().Match(request.keys);
+  const double bytes_s = static_cast<double>(missing) * BlockBytes() / config_.transfer_bytes_per_s;
+  const double hidden_s = now_s_ - prompt.started_at_s;
+  Push(now_s_ + config_.transfer_latency_s + std::max(0.0, bytes_s - hidden_s), EventKind::kLanded, prompt.request, request.attempt);
+}
+
+void Simulation::Landed(size_t r) {
+  Request& request = requests_[r];
+  workers_[request.decoding].AddStream({r, request.answer_left, BlocksOf(uint64_t{request.prompt_tokens} + request.answer_left), request.keys});
+  Kick(request.decoding);
+}
+
+void Simulation::Ended(size_t r) {
+  Request& request = requests_[r];
+  const double ttft_s = request.first_token_s - request.arrived_s, total_s = now_s_ - request.arrived_s;
+  const uint32_t answer = std::max(1u, request.trace->answer_tokens);
+  ++report_.completed;
+  report_.answer_tokens += answer;
+  report_.request_s.Add(total_s);
+  const double itl_s = answer > 1 ? (now_s_ - request.first_token_s) / (answer - 1) : 0;
+  if (ttft_s <= config_.slo_ttft_s && itl_s <= config_.slo_itl_s) ++report_.good;
+  coordinator_.Finished({RequestId(r + 1), ttft_s, total_s, request.prompt_tokens, request.cached_tokens, true});
+  report_.seconds = now_s_;
+  active_.erase(r);
+  request.keys = {};
+}
+
+/// The process is gone, its connections break, the gateway moves its requests.
+void Simulation::Fail(const SimFailure& failure) {
+  size_t n = 0;
+  while (nodes_[n].name != failure.worker) ++n;
+  Node& node = nodes_[n];
+  if (!node.up) return;
+  node.up = false;
+  ++node.life;
+  coordinator_.Disconnect(node.member.id, node.member.incarnation);
+  if (n >= workers_.size()) return store_.Clear();
+  std::map<size_t, uint32_t> left;
+  for (const SimLost& lost : workers_[n].Crash()) left[lost.request] = lost.tokens_left;
+  std::vector<size_t> moved;
+  for (const size_t r : active_) {
+    const Request& request = requests_[r];
+    if ((request.decodes_here ? request.decoding : request.computing) == n || request.decoding == n) moved.push_back(r);
+  }
+  for (const size_t r : moved) {
+    Request& request = requests_[r];
+    const auto it = left.find(r);
+    if (it != left.end() && it->second > 0) {  // what was sent becomes part of the prompt
+      request.prompt_tokens += request.answer_left - std::min(request.answer_left, it->second);
+      request.answer_left = it->second;
+    }
+    request.moved = true;
+    ++report_.moved;
+    Arrive(r);
+  }
+}
+
+void Simulation::Handle(const Event& event) {
+  const size_t subject = event.subject;
+  switch (event.kind) {
+    case EventKind::kArrival: return Arrive(subject);
+    case EventKind::kQueued:
+      if (active_.count(subject) != 0 && requests_[subject].attempt == event.life) Queued(subject);
+      return;
+    case EventKind::kLanded:
+      if (active_.count(subject) != 0 && requests_[subject].attempt == event.life) Landed(subject);
+      return;
+    case EventKind::kStepEnd:
+      if (nodes_[subject].life == event.life) StepEnd(subject);
+      return;
+    case EventKind::kBeat:
+      if (nodes_[subject].life != event.life) return;
+      Beat(subject);
+      return Push(now_s_ + config_.heartbeat_s, EventKind::kBeat, subject, event.life);
+    case EventKind::kTick:
+      coordinator_.Tick();
+      return Push(now_s_ + config_.heartbeat_s, EventKind::kTick, 0);
+    case EventKind::kFail:
+      Fail(config_.failures[subject]);
+      return Push(now_s_ + config_.failures[subject].down_s, EventKind::kBack, subject);
+    case EventKind::kBack: {
+      size_t n = 0;
+      while (nodes_[n].name != config_.failures[subject].worker) ++n;
+      if (nodes_[n].up) return;
+      Join(n);
+      return Push(now_s_ + config_.heartbeat_s, EventKind::kBeat, n, nodes_[n].life);
+    }
+  }
+}
+
+SimReport Simulation::Run() {
+  Build();
+  Schedule();
+  while (arrivals_left_ > 0 || !active_.empty()) {
+    const Event event = events_.top();
+    events_.pop();
+    clock_.Advance(FromSeconds(event.at_s) - FromSeconds(now_s_));
+    now_s_ = event.at_s;
+    Handle(event);
+  }
+  double busy_s = 0;
+  for (const SimWorker& worker : workers_) busy_s += worker.busy_s();
+  if (report_.seconds > 0) report_.busy_share = busy_s / (report_.seconds * static_cast<double>(workers_.size()));
+  return std::move(report_);
+}
+
+Status CheckConfig(const SimConfig& c) {
+  if (c.decode_workers + c.mixed_workers == 0 && c.prefill_workers == 0) return InvalidError("a cluster needs workers: --prefill, --decode or --mixed");
+  const double positive[] = {c.heartbeat_s, c.transfer_bytes_per_s, c.store_bytes_per_s, c.kv_bytes_per_token, c.rate_scale, c.worker.cost.prefill_tokens_per_s};
+  for (const double value : positive) {
+    if (!(value > 0) || !std::isfinite(value)) return InvalidError("rates, sizes and periods of a simulation must be above 0");
+  }
+  if (c.worker.cost.base_s < 0 || c.worker.cost.per_stream_s < 0) return InvalidError("the times of a step must not be below 0");
+  for (const SimFailure& f : c.failures) {
+    const size_t digits = std::min(f.worker.find_first_of("0123456789"), f.worker.size());
+    const std::string kind = f.worker.substr(0, digits);
+    const uint32_t count = kind == "prefill" ? c.prefill_workers : kind == "decode" ? c.decode_workers : kind == "mixed" ? c.mixed_workers : kind == "store" && c.store_blocks > 0 ? 1 : 0;
+    bool known = false;
+    for (uint32_t i = 0; i < count && !known; ++i) known = f.worker == kind + std::to_string(i);
+    if (!known) return InvalidError("no worker '{}' in this cluster; workers are prefill0…, decode0…, mixed0… and store0", f.worker);
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<SimReport> Simulate(const SimConfig& config, const std::vector<TraceRequest>& trace) {
+  RETURN_IF_ERROR(CheckConfig(config));
+  return Simulation(config, trace).Run();
+}
+
+std::string SimReport::Json() const {
+  const auto spread = [](const SimHistogram& h) {
+    return nlohmann::ordered_json{{"p50", h.Percentile(0.5)}, {"p90", h.Percentile(0.9)}, {"p99", h.Percentile(0.99)}, {"mean", h.mean()}, {"max", h.max()}};
+  };
+  const double span = std::max(seconds, 1e-9);
+  return nlohmann::ordered_json{{"requests", requests}, {"completed", completed}, {"refused", refused}, {"invalid", invalid}, {"moved", moved},
+                                {"seconds", seconds}, {"ttft_s", spread(ttft_s)}, {"itl_s", spread(itl_s)}, {"request_s", spread(request_s)},
+                                {"hit_ratio", hit_ratio()}, {"goodput_per_s", goodput_per_s()},
+                                {"good_share", requests == 0 ? 0.0 : static_cast<double>(good) / static_cast<double>(requests)},
+                                {"answer_tokens_per_s", static_cast<double>(answer_tokens) / span},
+                                {"local_prefill_share", routed == 0 ? 0.0 : static_cast<double>(local_prefills) / static_cast<double>(routed)},
+                                {"prediction_error", spread(prediction_error)}, {"busy_share", busy_share}}.dump();
+}
+
+}  // namespace baton

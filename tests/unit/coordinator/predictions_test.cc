@@ -1,0 +1,120 @@
+#include "coordinator/predictions.h"
+
+#include "tests/unit/coordinator/coordinator_support.h"
+
+namespace baton {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+Instant At(double seconds) { return Instant(FromSeconds(1000 + seconds)); }
+constexpr WorkerId kDecode{1}, kPrefill{2};
+
+RouteQuery Query(uint64_t request, uint32_t tokens) {
+  RouteQuery query;
+  query.request = RequestId(request);
+  query.prompt_tokens = tokens;
+  query.block_tokens = 64;
+  return query;
+}
+RouteCandidate Remote(uint32_t cached = 0) { return {kDecode, kPrefill, cached, CacheSource::kNone, {}}; }
+RouteCandidate Local(uint32_t cached = 0) { return {kDecode, WorkerId(), cached, CacheSource::kNone, {}}; }
+
+WorkerLoad LoadOf(const Predictions& predictions, WorkerId worker) {
+  WorkerLoad load;
+  load.free_blocks = 100;
+  predictions.AddTo(worker, load);
+  return load;
+}
+std::vector<PrefixMatch> MatchOf(const Predictions& predictions, std::span<const BlockKey> keys) {
+  std::vector<PrefixMatch> out;
+  predictions.Match(keys, out);
+  return out;
+}
+
+TEST(Predictions, LoadGoesToWhoComputesAndWhoDecodes) {
+  Predictions predictions({});
+  predictions.Routed(Query(1, 640), Remote(128), {}, At(0));
+  EXPECT_EQ(LoadOf(predictions, kPrefill).queued_prefill_tokens, 512u);
+  EXPECT_EQ(LoadOf(predictions, kPrefill).running, 0u);
+  EXPECT_EQ(LoadOf(predictions, kDecode).queued_prefill_tokens, 0u);
+  EXPECT_EQ(LoadOf(predictions, kDecode).running, 1u);
+  EXPECT_EQ(LoadOf(predictions, kDecode).free_blocks, 89u);
+  predictions.Routed(Query(2, 640), Local(), {}, At(0));
+  EXPECT_EQ(LoadOf(predictions, kDecode).queued_prefill_tokens, 640u);
+  EXPECT_EQ(LoadOf(predictions, kDecode).running, 2u);
+}
+
+TEST(Predictions, LoadEndsByReportByEndByDeathAndByAge) {
+  Predictions predictions({.settle_s = 0.1});
+  predictions.Routed(Query(1, 640), Remote(), {}, At(0));
+  predictions.Routed(Query(2, 640), Remote(), {}, At(0.05));
+  predictions.Reported(kPrefill, At(0.12));
+  EXPECT_EQ(LoadOf(predictions, kPrefill).queued_prefill_tokens, 640u) << "the younger is not in that report";
+  EXPECT_EQ(LoadOf(predictions, kDecode).running, 2u) << "another worker's report says nothing";
+  predictions.Finished(RequestId(2), Remote());
+  EXPECT_EQ(LoadOf(predictions, kPrefill).queued_prefill_tokens, 0u);
+  EXPECT_EQ(LoadOf(predictions, kDecode).running, 1u);
+  predictions.Finished(RequestId(2), Remote());
+  EXPECT_EQ(LoadOf(predictions, kDecode).running, 1u);
+  predictions.Drop(kDecode);
+  EXPECT_EQ(LoadOf(predictions, kDecode).running, 0u);
+  predictions.Routed(Query(3, 640), Remote(), {}, At(1));
+  predictions.Expire(At(10));
+  EXPECT_EQ(LoadOf(predictions, kDecode).running, 0u);
+  EXPECT_EQ(LoadOf(predictions, kPrefill).queued_prefill_tokens, 0u);
+}
+
+TEST(Predictions, FreeBlocksNeverWrap) {
+  Predictions predictions({});
+  predictions.Routed(Query(1, 64'000), Local(), {}, At(0));
+  EXPECT_EQ(LoadOf(predictions, kDecode).free_blocks, 0u);
+}
+
+TEST(Predictions, PrefixesMatchDownToAKeptKey) {
+  Predictions predictions({.min_stride = 4});
+  const auto chain = TestChain(1, 100);
+  predictions.Routed(Query(1, 6400), Remote(), chain, At(0));
+  for (const size_t asked : {4, 5, 8, 31, 99, 100}) {
+    const auto matches = MatchOf(predictions, std::span(chain).first(asked));
+    ASSERT_EQ(matches.size(), 2u) << asked;
+    EXPECT_LE(matches[0].blocks, asked);
+    EXPECT_GE(matches[0].blocks + std::max<size_t>(4, asked / 5), asked) << "not much is lost";
+  }
+  EXPECT_EQ(MatchOf(predictions, chain).front().blocks, 100u) << "the same prompt again";
+  EXPECT_THAT(MatchOf(predictions, std::span(chain).first(3)), IsEmpty());
+  auto other = chain;
+  for (size_t i = 10; i < other.size(); ++i) other[i] = TestKey(999'000 + i);
+  EXPECT_THAT(MatchOf(predictions, other), UnorderedElementsAre(PrefixMatch{kDecode, 8}, PrefixMatch{kPrefill, 8}));
+}
+
+TEST(Predictions, PrefixesExpireAndDieWithTheirWorker) {
+  Predictions predictions({.prefix_ttl_s = 1});
+  const auto chain = TestChain(1, 8);
+  predictions.Routed(Query(1, 512), Remote(), chain, At(0));
+  predictions.Drop(kPrefill);
+  EXPECT_THAT(MatchOf(predictions, chain), ElementsAre(PrefixMatch{kDecode, 8}));
+  predictions.Expire(At(1.1));
+  EXPECT_THAT(MatchOf(predictions, chain), IsEmpty());
+}
+
+TEST(Predictions, RememberedPrefixesAreBounded) {
+  Predictions predictions({.max_prefixes = 10});
+  for (uint64_t i = 0; i < 100; ++i) predictions.Routed(Query(i, 512), Local(), TestChain(i, 8), At(0));
+  size_t known = 0;
+  for (uint64_t i = 0; i < 100; ++i) known += MatchOf(predictions, TestChain(i, 8)).size();
+  EXPECT_EQ(known, 10u);
+  EXPECT_EQ(MatchOf(predictions, TestChain(99, 8)).size(), 1u) << "the newest stay";
+}
+
+TEST(Predictions, ACachedPromptLeavesNothingNew) {
+  Predictions predictions({});
+  const auto chain = TestChain(1, 8);
+  predictions.Routed(Query(1, 600), Local(512), chain, At(0));
+  EXPECT_THAT(MatchOf(predictions, chain), IsEmpty());
+}
+
+}  // namespace
+}  // namespace baton
