@@ -56,54 +56,75 @@ BATON_INLINE F32x16 LoadStored(const std::byte* vector, uint32_t d, uint32_t hea
   else return Mul(LoadI8(p), Set1(scale));
 }
 
-/// A stored vector: its elements and, for int8, its scale.
-struct Stored {
-  const std::byte* data;
-  float scale;
+/// The stored vectors of a tile and, for int8, their scales.
+struct StoredTile {
+  const std::byte* vectors[kAttentionTile];
+  float scales[kAttentionTile];
 };
 
-BATON_INLINE Stored Find(const AttentionTask& t, uint32_t which, uint32_t position) {
+/// Finds `count` positions from `first` on in part `which` (0 = K, 1 = V) of their blocks.
+template <KvDtype kDtype>
+BATON_INLINE void Find(const AttentionTask& t, uint32_t which, uint32_t first, uint32_t count, StoredTile& out) {
   const KvLayout& layout = *t.layout;
-  const uint32_t token = position % layout.block_tokens;
-  const std::byte* part = t.blocks[position / layout.block_tokens] + layout.PartOffset(t.layer, which);
-  Stored s{part + layout.VectorOffset(t.kv_head, token), 1.0f};
-  if (layout.dtype == KvDtype::kInt8) std::memcpy(&s.scale, part + layout.ScaleOffset(t.kv_head, token), sizeof s.scale);
-  return s;
+  const size_t part = layout.PartOffset(t.layer, which), data = part + layout.VectorOffset(t.kv_head, 0);
+  const size_t step = layout.VectorOffset(0, 1), scale = part + layout.ScaleOffset(t.kv_head, 0);
+  for (uint32_t j = 0; j < count;) {
+    const std::byte* block = t.blocks[(first + j) / layout.block_tokens];
+    for (uint32_t token = (first + j) % layout.block_tokens; token < layout.block_tokens && j < count; ++token, ++j) {
+      out.vectors[j] = block + data + token * step;
+      if constexpr (kDtype == KvDtype::kInt8) std::memcpy(&out.scales[j], block + scale + token * sizeof(float), sizeof(float));
+      else out.scales[j] = 1.0f;
+    }
+  }
 }
 
-/// Positions [base, base + present) into s.keys and s.values.
+/// Asks for the vectors before they are needed: pages of a cache lie far apart, which no hardware prefetcher bridges.
+BATON_INLINE void Expect(const StoredTile& tile, uint32_t count, size_t vector_bytes) {
+  for (uint32_t j = 0; j < count; ++j) {
+    for (size_t at = 0; at < vector_bytes; at += 64) Prefetch(tile.vectors[j] + at);
+  }
+}
+
+/// Positions [base, base + present) into s.keys and s.values; `following` positions come next.
 template <KvDtype kDtype>
-void LoadTile(const AttentionTask& t, uint32_t base, uint32_t present, uint32_t dim, const Scratch& s) {
+void LoadTile(const AttentionTask& t, uint32_t base, uint32_t present, uint32_t following, uint32_t dim, const Scratch& s) {
   const uint32_t head_dim = t.layout->head_dim;
-  for (uint32_t first = 0; first < present; first += kLanes) {
-    Stored keys[kLanes];
-    const uint32_t count = present - first < kLanes ? present - first : kLanes;
-    for (uint32_t j = 0; j < count; ++j) keys[j] = Find(t, 0, base + first + j);
-    for (uint32_t j = count; j < kLanes; ++j) keys[j] = keys[0];  // its scores are not used
-    for (uint32_t d = 0; d < head_dim; d += kLanes) {
+  const size_t vector_bytes = t.layout->VectorOffset(0, 1);
+  StoredTile stored, values;
+  Find<kDtype>(t, 0, base, present, stored);
+  Find<kDtype>(t, 1, base, present, values);
+  Expect(values, present, vector_bytes);
+  for (uint32_t j = present; j % kLanes != 0; ++j) stored.vectors[j] = stored.vectors[0], stored.scales[j] = 0;  // scores nobody uses
+  for (uint32_t d = 0; d < head_dim; d += kLanes) {
+    const uint32_t rows = head_dim - d < kLanes ? head_dim - d : kLanes;
+    for (uint32_t first = 0; first < present; first += kLanes) {
       F32x16 square[kLanes];
 #pragma GCC unroll 16
-      for (uint32_t j = 0; j < kLanes; ++j) square[j] = LoadStored<kDtype>(keys[j].data, d, head_dim, keys[j].scale);
+      for (uint32_t j = 0; j < kLanes; ++j) square[j] = LoadStored<kDtype>(stored.vectors[first + j], d, head_dim, stored.scales[first + j]);
       Transpose(square);
-      const uint32_t rows = head_dim - d < kLanes ? head_dim - d : kLanes;
 #pragma GCC unroll 16
       for (uint32_t i = 0; i < kLanes; ++i) {
         if (i < rows) Store(square[i], s.keys + size_t{d + i} * kAttentionTile + first);
       }
     }
   }
+  Find<kDtype>(t, 0, base + present, following, stored);
+  Expect(stored, following, vector_bytes);
   for (uint32_t j = 0; j < present; ++j) {
-    const Stored value = Find(t, 1, base + j);
-    for (uint32_t d = 0; d < dim; d += kLanes) Store(LoadStored<kDtype>(value.data, d, head_dim, value.scale), s.values + size_t{j} * dim + d);
+    for (uint32_t d = 0; d < dim; d += kLanes) {
+      Store(LoadStored<kDtype>(values.vectors[j], d, head_dim, values.scales[j]), s.values + size_t{j} * dim + d);
+    }
   }
 }
 
-void LoadTile(const AttentionTask& t, uint32_t base, uint32_t present, uint32_t dim, const Scratch& s) {
+void LoadTile(const AttentionTask& t, uint32_t base, uint32_t end, uint32_t dim, const Scratch& s) {
+  const uint32_t present = end - base < kAttentionTile ? end - base : kAttentionTile, left = end - base - present;
+  const uint32_t following = left < kAttentionTile ? left : kAttentionTile;
   switch (t.layout->dtype) {
-    case KvDtype::kF32: return LoadTile<KvDtype::kF32>(t, base, present, dim, s);
-    case KvDtype::kF16: return LoadTile<KvDtype::kF16>(t, base, present, dim, s);
-    case KvDtype::kBf16: return LoadTile<KvDtype::kBf16>(t, base, present, dim, s);
-    case KvDtype::kInt8: return LoadTile<KvDtype::kInt8>(t, base, present, dim, s);
+    case KvDtype::kF32: return LoadTile<KvDtype::kF32>(t, base, present, following, dim, s);
+    case KvDtype::kF16: return LoadTile<KvDtype::kF16>(t, base, present, following, dim, s);
+    case KvDtype::kBf16: return LoadTile<KvDtype::kBf16>(t, base, present, following, dim, s);
+    case KvDtype::kInt8: return LoadTile<KvDtype::kInt8>(t, base, present, following, dim, s);
   }
 }
 
@@ -225,7 +246,7 @@ void Attention(const AttentionTask& t) {
   }
   std::memset(s.sums, 0, size_t{queries} * dim * sizeof(float));
   for (uint32_t base = 0; base < end; base += kAttentionTile) {
-    LoadTile(t, base, end - base < kAttentionTile ? end - base : kAttentionTile, dim, s);
+    LoadTile(t, base, end, dim, s);
     AttendTile(t, s, base, head_dim, dim);
   }
   for (uint32_t i = 0; i < queries; ++i) {
