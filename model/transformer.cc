@@ -51,8 +51,9 @@ class Transformer final : public Model {
   void Prepare(std::span<const SequenceSlice> batch);
   void MakeChunks();
   void Resize();
-  QuantRows Quants(uint32_t cols) { return {quants_.data(), cols / kBlock, numerics_ == Numerics::kFast}; }
-  Operand Normalise(const float* x, uint32_t rows, const std::vector<float>& weight, bool quantise);
+  // `fast` spends its one digit where the work is; keys, values and logits, which errors reach most directly, keep two.
+  bool OneDigit() const { return numerics_ == Numerics::kFast; }
+  Operand Normalise(const float* x, uint32_t rows, const std::vector<float>& weight, bool quantise, bool one_digit);
   void Apply(const Linear& linear, const Operand& in, uint32_t rows, const MatmulOut& out, size_t tile_begin, size_t tile_end) const;
   void ProjectQkv(const LayerWeights& layer, const Operand& in, uint32_t rows);
   void RotateAndStore(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer);
@@ -142,9 +143,9 @@ void Transformer::Prepare(std::span<const SequenceSlice> batch) {
   });
 }
 
-Operand Transformer::Normalise(const float* x, uint32_t rows, const std::vector<float>& weight, bool quantise) {
+Operand Transformer::Normalise(const float* x, uint32_t rows, const std::vector<float>& weight, bool quantise, bool one_digit) {
   const uint32_t n = info_.hidden;
-  const Operand operand{normed_.data(), n, Quants(n)};
+  const Operand operand{normed_.data(), n, {quants_.data(), n / kBlock, one_digit}};
   pool_.Run(rows, [&](size_t begin, size_t end, unsigned) {
     for (size_t r = begin; r < end; ++r) {
       float* row = &normed_[r * n];
@@ -206,7 +207,7 @@ Operand Transformer::Attend(std::span<const SequenceSlice> batch, const RowChunk
                         rows_[unit.first].position, group, unit.kv_head, layer, &layout_, batch[rows_[unit.first].slice].blocks.data(),
                         scratch_[thread].data()});
   });
-  const Operand operand{attended_.data(), width, Quants(width)};
+  const Operand operand{attended_.data(), width, {quants_.data(), width / kBlock, OneDigit()}};
   if (IsInteger(weights_.layers[layer].o.weight.form)) {
     pool_.Run(chunk.count, [&](size_t begin, size_t end, unsigned) {
       for (size_t r = begin; r < end; ++r) kernels_.quantise(&attended_[r * width], static_cast<uint32_t>(r), 0, width / kBlock, operand.quants);
@@ -220,7 +221,7 @@ Operand Transformer::Activate(const LayerWeights& layer, const Operand& in, uint
   const uint32_t ffn = info_.ffn;
   const size_t step = std::max(1u, 2 * kRowsAtOnce / rows);  // blocks of 32 columns
   const bool quantise = IsInteger(layer.down.weight.form);
-  const Operand operand{gate_.data(), ffn, {activated_quants_.data(), ffn / kBlock, numerics_ == Numerics::kFast}};
+  const Operand operand{gate_.data(), ffn, {activated_quants_.data(), ffn / kBlock, OneDigit()}};
   pool_.Run(CeilDiv(ffn, kBlock), [&](size_t begin, size_t end, unsigned thread) {
     for (size_t block = begin; block < end; block += step) {
       const size_t stop = std::min(block + step, end), column = block * kBlock, width = std::min<size_t>(stop * kBlock, ffn) - column;
@@ -247,10 +248,10 @@ void Transformer::AddTo(float* x, const Linear& linear, const Operand& in, uint3
 void Transformer::RunLayer(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t index) {
   const LayerWeights& layer = weights_.layers[index];
   float* x = &x_[size_t{chunk.first} * info_.hidden];
-  ProjectQkv(layer, Normalise(x, chunk.count, layer.input_norm, AnyInteger({&layer.q, &layer.k, &layer.v})), chunk.count);
+  ProjectQkv(layer, Normalise(x, chunk.count, layer.input_norm, AnyInteger({&layer.q, &layer.k, &layer.v}), false), chunk.count);
   RotateAndStore(batch, chunk, index);
   AddTo(x, layer.o, Attend(batch, chunk, index), chunk.count);
-  const Operand normed = Normalise(x, chunk.count, layer.post_norm, AnyInteger({&layer.gate, &layer.up}));
+  const Operand normed = Normalise(x, chunk.count, layer.post_norm, AnyInteger({&layer.gate, &layer.up}), OneDigit());
   AddTo(x, layer.down, Activate(layer, normed, chunk.count), chunk.count);
 }
 
@@ -267,7 +268,7 @@ void Transformer::LogitRows(std::span<float* const> targets) {
   const auto rows = static_cast<uint32_t>(targets.size());
   const size_t vocab = info_.vocab;
   const PackedMatrix& head = weights_.head.weight;
-  const Operand in = Normalise(picked_.data(), rows, weights_.final_norm, IsInteger(head.form));
+  const Operand in = Normalise(picked_.data(), rows, weights_.final_norm, IsInteger(head.form), false);
   bool adjacent = true;
   for (size_t r = 1; r < rows; ++r) adjacent &= targets[r] == targets[0] + r * vocab;
   if (!adjacent) logits_.resize(std::max(rows * vocab, logits_.size()));
