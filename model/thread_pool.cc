@@ -28,7 +28,7 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::Share(unsigned index) {
   const size_t n = threads(), begin = count_ * index / n, end = count_ * (index + 1) / n;
-  if (begin < end) (*work_)(begin, end);
+  if (begin < end) (*work_)(begin, end, index);
 }
 
 void ThreadPool::Loop(unsigned index) {
@@ -43,9 +43,9 @@ void ThreadPool::Loop(unsigned index) {
   }
 }
 
-void ThreadPool::Run(size_t count, const std::function<void(size_t, size_t)>& work) {
+void ThreadPool::Run(size_t count, const RangeWork& work) {
   if (count == 0) return;
-  if (workers_.empty() || count == 1) return work(0, count);
+  if (workers_.empty() || count == 1) return work(0, count, 0);
   work_ = &work;
   count_ = count;
   pending_.store(static_cast<uint32_t>(workers_.size()), std::memory_order_relaxed);
@@ -54,6 +54,17 @@ void ThreadPool::Run(size_t count, const std::function<void(size_t, size_t)>& wo
   Share(0);
   for (int spin = 0; spin < kSpins && pending_.load(std::memory_order_acquire) != 0; ++spin) Pause();
   for (uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) pending_.wait(left, std::memory_order_acquire);
+}
+
+void ThreadPool::RunEach(size_t count, const UnitWork& work) {
+  if (workers_.empty() || count <= 1) {
+    for (size_t unit = 0; unit < count; ++unit) work(unit, 0);
+    return;
+  }
+  std::atomic<size_t> next{0};
+  Run(threads(), [&](size_t, size_t, unsigned thread) {
+    for (size_t unit; (unit = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(unit, thread);
+  });
 }
 
 }  // namespace baton

@@ -1,26 +1,33 @@
-// The compute threads of one model: fork-join inside one Forward, static split, so which thread computes what never
-// depends on timing. Waiting threads spin briefly, then sleep, so that ranks on few cores do not starve each other.
+// The compute threads of one model: fork-join inside one Forward. Waiting threads spin briefly, then sleep, so that ranks
+// on few cores do not starve each other. Which thread computes what never decides a bit: every output is computed whole by
+// one thread, in one order.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <functional>
 #include <thread>
-#include <utility>
 #include <vector>
 
 namespace baton {
 
-/// Thread: Run from one thread at a time.
+/// Thread: Run and RunEach from one thread at a time.
 class ThreadPool {
  public:
+  /// work(begin, end, thread): thread is 0 to threads() - 1, for scratch memory.
+  using RangeWork = std::function<void(size_t begin, size_t end, unsigned thread)>;
+  using UnitWork = std::function<void(size_t unit, unsigned thread)>;
+
   explicit ThreadPool(unsigned threads);  // at least 1; the caller of Run is one of them
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   unsigned threads() const { return static_cast<unsigned>(workers_.size()) + 1; }
-  /// Calls work(begin, end) on each thread for its contiguous share of [0, count); returns when all are done.
-  void Run(size_t count, const std::function<void(size_t begin, size_t end)>& work);
+  /// Calls work on each thread for its contiguous share of [0, count); returns when all are done. For equal units.
+  void Run(size_t count, const RangeWork& work);
+  /// Calls work for each unit of [0, count), each thread taking the next when it has finished one; returns when all are
+  /// done. For units of unlike size.
+  void RunEach(size_t count, const UnitWork& work);
 
  private:
   void Loop(unsigned index);
@@ -28,7 +35,7 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::atomic<uint32_t> generation_{0}, pending_{0};
   std::atomic<bool> stop_{false};
-  const std::function<void(size_t, size_t)>* work_ = nullptr;
+  const RangeWork* work_ = nullptr;
   size_t count_ = 0;
 };
 

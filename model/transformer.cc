@@ -4,24 +4,34 @@
 #include <cmath>
 #include <cstring>
 
-#include "model/kernels/half.h"
 #include "model/slice_check.h"
-#include "model/thread_pool.h"
+#include "model/transformer_weights.h"
 
 namespace baton {
 namespace {
 
-struct Linear {
-  PackedMatrix weight;
-  std::vector<float> bias;
-};
-struct Layer {
-  Linear q, k, v, o, gate, up, down;
-  std::vector<float> input_norm, post_norm;
-};
+constexpr uint32_t kRowsAtOnce = 256;      // rows of a pass through one layer: their activations stay in L2
+constexpr uint32_t kQueriesAtOnce = 96;    // query vectors that share a loaded attention tile; their sums stay in L1
+constexpr uint32_t kLogitRowsAtOnce = 64;  // bounds the extra memory when all rows are asked for
+
 /// One row of the flattened batch.
 struct RowPlace {
   uint32_t slice, index, position;
+};
+/// Rows [first, first + count) of one slice with one KV head: what one thread attends at a time.
+struct AttentionUnit {
+  uint32_t first, count, kv_head;
+};
+/// Rows that pass through a layer together.
+struct RowChunk {
+  uint32_t first = 0, count = 0;
+  std::vector<AttentionUnit> units;  // the costly ones first
+};
+/// The left operand of a matmul; quants are filled where an integer matrix reads them.
+struct Operand {
+  const float* x;
+  size_t stride;
+  QuantRows quants;
 };
 
 class Transformer final : public Model {
@@ -32,105 +42,81 @@ class Transformer final : public Model {
   const KvLayout& kv_layout() const override { return layout_; }
   Numerics numerics() const override { return numerics_; }
   Status Forward(std::span<const SequenceSlice> batch, const LayerObserver& on_layer) override;
-  Status Load(const WeightFile& file);
+  Status Load(const WeightFile& file) {
+    ASSIGN_OR_RETURN(weights_, LoadTransformerWeights(file, numerics_, pool_));
+    return OkStatus();
+  }
 
  private:
-  Result<std::vector<float>> LoadVector(const WeightFile& file, const std::string& name, size_t size) const;
-  Result<Linear> LoadLinear(const WeightFile& file, const std::string& name, uint32_t out, uint32_t in) const;
-  Status LoadLayer(const WeightFile& file, uint32_t index, Layer& layer) const;
-  void MakeRopeFrequencies();
   void Prepare(std::span<const SequenceSlice> batch);
-  void Quantise(const std::vector<float>& x, uint32_t rows, uint32_t cols);
-  void Apply(const Linear& linear, const std::vector<float>& x, uint32_t rows, std::vector<float>& out);
-  void Normalise(const std::vector<float>& weight);
-  void RotateAndStore(std::span<const SequenceSlice> batch, uint32_t layer);
-  void Rotate(float* vector, uint32_t row) const;
-  void Attend(std::span<const SequenceSlice> batch, uint32_t layer);
-  void AddResidual(const std::vector<float>& delta);
-  void RunLayer(std::span<const SequenceSlice> batch, uint32_t index);
+  void MakeChunks();
+  void Resize();
+  // `fast` spends its one digit where the work is; keys, values and logits, which errors reach most directly, keep two.
+  bool OneDigit() const { return numerics_ == Numerics::kFast; }
+  Operand Normalise(const float* x, uint32_t rows, const std::vector<float>& weight, bool quantise, bool one_digit);
+  void Apply(const Linear& linear, const Operand& in, uint32_t rows, const MatmulOut& out, size_t tile_begin, size_t tile_end) const;
+  void ProjectQkv(const LayerWeights& layer, const Operand& in, uint32_t rows);
+  void RotateAndStore(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer);
+  Operand Attend(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer);
+  Operand Activate(const LayerWeights& layer, const Operand& in, uint32_t rows);
+  void AddTo(float* x, const Linear& linear, const Operand& in, uint32_t rows);
+  void RunLayer(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t index);
   void DumpHidden(std::span<const SequenceSlice> batch, uint32_t level) const;
   void Logits(std::span<const SequenceSlice> batch);
+  void LogitRows(std::span<float* const> targets);
+  uint32_t query_width() const { return info_.heads * info_.head_dim; }
+  uint32_t kv_width() const { return info_.kv_heads * info_.head_dim; }
+  uint32_t qkv_width() const { return query_width() + 2 * kv_width(); }
 
   const ModelInfo info_;
   const Numerics numerics_;
   const KvLayout layout_;
   const Kernels& kernels_;
   ThreadPool pool_;
-  PackedMatrix embedding_;
-  Linear head_;  // empty when tied
-  std::vector<float> final_norm_, inverse_frequencies_;
-  std::vector<Layer> layers_;
-  // Buffers of one pass, [row][...]; they keep their memory between passes.
+  TransformerWeights weights_;
+  // Buffers of one pass; they keep their memory between passes. x_, cos_ and sin_ have all rows, the rest a chunk's.
   std::vector<RowPlace> rows_;
-  std::vector<float> x_, normed_, q_, k_, v_, attended_, delta_, gate_, up_, cos_, sin_, picked_, logits_;
-  QuantRows quantised_;
+  std::vector<RowChunk> chunks_;
+  std::vector<float> x_, cos_, sin_, normed_, qkv_, attended_, gate_, picked_, logits_;
+  std::vector<std::byte> quants_, activated_quants_;  // of the layer's operands; of the feed-forward's middle
+  std::vector<std::vector<float>> scratch_;  // one a thread
 };
 
-Result<std::vector<float>> Transformer::LoadVector(const WeightFile& file, const std::string& name, size_t size) const {
-  const Tensor* tensor = file.Find(name);
-  if (tensor == nullptr) return InvalidError("the model has no tensor {}", name);
-  if (tensor->cols() != size || tensor->rows() != 1) return InvalidError("tensor {} must have {} elements", name, size);
-  std::vector<float> values(size);
-  Dequantize(tensor->type, tensor->data.data(), size, values.data());
-  return Result<std::vector<float>>(std::move(values));
+bool AnyInteger(std::initializer_list<const Linear*> linears) {
+  return std::any_of(linears.begin(), linears.end(), [](const Linear* l) { return IsInteger(l->weight.form); });
 }
 
-Result<Linear> Transformer::LoadLinear(const WeightFile& file, const std::string& name, uint32_t out, uint32_t in) const {
-  const Tensor* tensor = file.Find(name + ".weight");
-  if (tensor == nullptr) return InvalidError("the model has no tensor {}.weight", name);
-  if (tensor->rows() != out || tensor->cols() != in) {
-    return InvalidError("tensor {}.weight is [{}, {}], must be [{}, {}]", name, tensor->rows(), tensor->cols(), out, in);
-  }
-  Linear linear;
-  linear.weight = PackMatrix(*tensor, numerics_ == Numerics::kExact || numerics_ == Numerics::kFast, numerics_ == Numerics::kBf16);
-  if (file.Find(name + ".bias") != nullptr) {
-    ASSIGN_OR_RETURN(linear.bias, LoadVector(file, name + ".bias", out));
-  }
-  return Result<Linear>(std::move(linear));
-}
-
-Status Transformer::LoadLayer(const WeightFile& file, uint32_t index, Layer& layer) const {
-  const std::string p = fmt::format("model.layers.{}.", index);
-  const uint32_t hidden = info_.hidden, qn = info_.heads * info_.head_dim, kn = info_.kv_heads * info_.head_dim;
-  ASSIGN_OR_RETURN(layer.q, LoadLinear(file, p + "self_attn.q_proj", qn, hidden));
-  ASSIGN_OR_RETURN(layer.k, LoadLinear(file, p + "self_attn.k_proj", kn, hidden));
-  ASSIGN_OR_RETURN(layer.v, LoadLinear(file, p + "self_attn.v_proj", kn, hidden));
-  ASSIGN_OR_RETURN(layer.o, LoadLinear(file, p + "self_attn.o_proj", hidden, qn));
-  ASSIGN_OR_RETURN(layer.gate, LoadLinear(file, p + "mlp.gate_proj", info_.ffn, hidden));
-  ASSIGN_OR_RETURN(layer.up, LoadLinear(file, p + "mlp.up_proj", info_.ffn, hidden));
-  ASSIGN_OR_RETURN(layer.down, LoadLinear(file, p + "mlp.down_proj", hidden, info_.ffn));
-  ASSIGN_OR_RETURN(layer.input_norm, LoadVector(file, p + "input_layernorm.weight", hidden));
-  ASSIGN_OR_RETURN(layer.post_norm, LoadVector(file, p + "post_attention_layernorm.weight", hidden));
-  return OkStatus();
-}
-
-Status Transformer::Load(const WeightFile& file) {
-  ASSIGN_OR_RETURN(Linear embedding, LoadLinear(file, "model.embed_tokens", info_.vocab, info_.hidden));
-  embedding_ = std::move(embedding.weight);
-  if (!info_.tied) {
-    ASSIGN_OR_RETURN(head_, LoadLinear(file, "lm_head", info_.vocab, info_.hidden));
-  }
-  ASSIGN_OR_RETURN(final_norm_, LoadVector(file, "model.norm.weight", info_.hidden));
-  layers_.resize(info_.layers);
-  for (uint32_t i = 0; i < info_.layers; ++i) RETURN_IF_ERROR(LoadLayer(file, i, layers_[i]));
-  MakeRopeFrequencies();
-  return OkStatus();
-}
-
-/// In f32 where transformers computes in f32, so angles agree far out.
-void Transformer::MakeRopeFrequencies() {
-  const RopeScaling& s = info_.rope_scaling;
-  for (uint32_t j = 0; j < info_.head_dim / 2; ++j) {
-    double f = static_cast<float>(1.0 / std::pow(info_.rope_theta, 2.0 * j / info_.head_dim));
-    if (s.factor != 1) {
-      const double wave = 2 * M_PI / f, low = s.original_max_positions / s.low_freq_factor, high = s.original_max_positions / s.high_freq_factor;
-      const double smooth = (s.original_max_positions / wave - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
-      if (wave > low) f /= s.factor;
-      else if (wave >= high) f = (1 - smooth) * f / s.factor + smooth * f;
+void Transformer::MakeChunks() {
+  const uint32_t group = info_.heads / info_.kv_heads, unit_rows = std::max(1u, kQueriesAtOnce / group);
+  const auto total = static_cast<uint32_t>(rows_.size());
+  chunks_.clear();
+  for (uint32_t first = 0; first < total; first += kRowsAtOnce) {
+    RowChunk chunk{first, std::min(kRowsAtOnce, total - first), {}};
+    for (uint32_t row = first; row < first + chunk.count;) {
+      uint32_t count = 1;
+      while (count < unit_rows && row + count < first + chunk.count && rows_[row + count].slice == rows_[row].slice) ++count;
+      for (uint32_t head = 0; head < info_.kv_heads; ++head) chunk.units.push_back({row, count, head});
+      row += count;
     }
-    if (!info_.rope_freq_divisors.empty()) f /= info_.rope_freq_divisors[j];
-    inverse_frequencies_.push_back(static_cast<float>(f));
+    std::stable_sort(chunk.units.begin(), chunk.units.end(), [this](const AttentionUnit& a, const AttentionUnit& b) {
+      return uint64_t{a.count} * rows_[a.first].position > uint64_t{b.count} * rows_[b.first].position;
+    });
+    chunks_.push_back(std::move(chunk));
   }
+}
+
+void Transformer::Resize() {
+  const size_t rows = chunks_.front().count, group = info_.heads / info_.kv_heads;
+  normed_.resize(std::max<size_t>(rows * info_.hidden, normed_.size()));
+  qkv_.resize(std::max<size_t>(rows * qkv_width(), qkv_.size()));
+  attended_.resize(std::max<size_t>(rows * query_width(), attended_.size()));
+  gate_.resize(std::max<size_t>(rows * info_.ffn, gate_.size()));
+  quants_.resize(std::max(QuantRows::Bytes(std::max<size_t>(rows, kLogitRowsAtOnce), std::max(info_.hidden, query_width())), quants_.size()));
+  activated_quants_.resize(std::max(QuantRows::Bytes(rows, info_.ffn), activated_quants_.size()));
+  const size_t unit_rows = std::max<size_t>(1, kQueriesAtOnce / group);
+  const size_t attention = AttentionTask::ScratchFloats(layout_, static_cast<uint32_t>(unit_rows), static_cast<uint32_t>(group));
+  scratch_.resize(pool_.threads());
+  for (auto& scratch : scratch_) scratch.resize(std::max({attention, rows * kBlock, size_t{2} * kRowsAtOnce * kBlock, scratch.size()}));
 }
 
 void Transformer::Prepare(std::span<const SequenceSlice> batch) {
@@ -138,131 +124,135 @@ void Transformer::Prepare(std::span<const SequenceSlice> batch) {
   for (uint32_t s = 0; s < batch.size(); ++s) {
     for (uint32_t i = 0; i < batch[s].tokens.size(); ++i) rows_.push_back({s, i, batch[s].start + i});
   }
+  MakeChunks();
+  Resize();
   const size_t n = rows_.size(), half = info_.head_dim / 2;
   x_.resize(n * info_.hidden);
-  normed_.resize(n * info_.hidden);
   cos_.resize(n * half);
   sin_.resize(n * half);
-  pool_.Run(n, [&](size_t begin, size_t end) {
+  pool_.Run(n, [&](size_t begin, size_t end, unsigned) {
     for (size_t r = begin; r < end; ++r) {
-      UnpackRow(embedding_, static_cast<uint32_t>(batch[rows_[r].slice].tokens[rows_[r].index]), &x_[r * info_.hidden]);
+      UnpackRow(weights_.embedding.weight, static_cast<uint32_t>(batch[rows_[r].slice].tokens[rows_[r].index]), &x_[r * info_.hidden]);
       for (size_t j = 0; j < half; ++j) {
-        const float angle = static_cast<float>(rows_[r].position) * inverse_frequencies_[j];
-        cos_[r * half + j] = std::cos(angle);
-        sin_[r * half + j] = std::sin(angle);
+        // The angle in f32 as transformers has it; its sine in double, whose last bit, unlike f32's, no library disputes.
+        const double angle = static_cast<float>(rows_[r].position) * weights_.inverse_frequencies[j];
+        cos_[r * half + j] = static_cast<float>(std::cos(angle));
+        sin_[r * half + j] = static_cast<float>(std::sin(angle));
       }
     }
   });
 }
 
-void Transformer::Quantise(const std::vector<float>& x, uint32_t rows, uint32_t cols) {
-  quantised_.Resize(rows, cols);
-  pool_.Run(rows, [&](size_t begin, size_t end) {
-    for (size_t r = begin; r < end; ++r) kernels_.quantise(&x[r * cols], cols, numerics_ == Numerics::kFast, r, quantised_);
-  });
-}
-
-/// out = x W^T + bias. Integer weights read quantised_, which the caller filled from the same x.
-void Transformer::Apply(const Linear& linear, const std::vector<float>& x, uint32_t rows, std::vector<float>& out) {
-  const PackedMatrix& m = linear.weight;
-  out.resize(size_t{rows} * m.rows);
-  pool_.Run(m.tiles(), [&](size_t begin, size_t end) {
-    const auto first = static_cast<uint32_t>(begin), last = static_cast<uint32_t>(end);
-    if (m.integer) kernels_.matmul_int(m, quantised_, rows, out.data(), m.rows, first, last);
-    else kernels_.matmul_f32(m, x.data(), rows, out.data(), m.rows, first, last);
-    if (linear.bias.empty()) return;
-    const uint32_t limit = std::min(last * kTileRows, m.rows);
-    for (uint32_t r = 0; r < rows; ++r) {
-      for (uint32_t o = first * kTileRows; o < limit; ++o) out[size_t{r} * m.rows + o] += linear.bias[o];
-    }
-  });
-}
-
-void Transformer::Normalise(const std::vector<float>& weight) {
+Operand Transformer::Normalise(const float* x, uint32_t rows, const std::vector<float>& weight, bool quantise, bool one_digit) {
   const uint32_t n = info_.hidden;
-  pool_.Run(rows_.size(), [&](size_t begin, size_t end) {
+  const Operand operand{normed_.data(), n, {quants_.data(), n / kBlock, one_digit}};
+  pool_.Run(rows, [&](size_t begin, size_t end, unsigned) {
     for (size_t r = begin; r < end; ++r) {
-      kernels_.rms_norm(&x_[r * n], weight.data(), n, static_cast<float>(info_.norm_eps), &normed_[r * n]);
-      if (numerics_ == Numerics::kBf16) {
-        for (uint32_t i = 0; i < n; ++i) normed_[r * n + i] = Bf16ToF32(F32ToBf16(normed_[r * n + i]));
-      }
+      float* row = &normed_[r * n];
+      kernels_.rms_norm(x + r * n, weight.data(), n, static_cast<float>(info_.norm_eps), row);
+      if (quantise) kernels_.quantise(row, static_cast<uint32_t>(r), 0, n / kBlock, operand.quants);
+    }
+  });
+  return operand;
+}
+
+void Transformer::Apply(const Linear& linear, const Operand& in, uint32_t rows, const MatmulOut& out, size_t tile_begin, size_t tile_end) const {
+  const auto begin = static_cast<uint32_t>(tile_begin), end = static_cast<uint32_t>(tile_end);
+  if (IsInteger(linear.weight.form)) kernels_.matmul_int(linear.weight, in.quants, rows, out, begin, end);
+  else kernels_.matmul_float(linear.weight, in.x, in.stride, rows, out, begin, end);
+}
+
+const float* BiasOf(const Linear& linear) { return linear.bias.empty() ? nullptr : linear.bias.data(); }
+
+/// q, k and v side by side in qkv_, their tiles shared out together.
+void Transformer::ProjectQkv(const LayerWeights& layer, const Operand& in, uint32_t rows) {
+  const Linear* linears[] = {&layer.q, &layer.k, &layer.v};
+  const size_t offsets[] = {0, query_width(), query_width() + size_t{kv_width()}};
+  size_t tiles = 0;
+  for (const Linear* linear : linears) tiles += linear->weight.tiles();
+  pool_.Run(tiles, [&](size_t begin, size_t end, unsigned) {
+    size_t first = 0;
+    for (size_t i = 0; i < 3; ++i) {
+      const Linear& linear = *linears[i];
+      const size_t last = first + linear.weight.tiles(), from = std::max(begin, first), to = std::min(end, last);
+      if (from < to) Apply(linear, in, rows, {qkv_.data() + offsets[i], qkv_width(), BiasOf(linear)}, from - first, to - first);
+      first = last;
     }
   });
 }
 
-void Transformer::Rotate(float* vector, uint32_t row) const {
-  const uint32_t half = info_.head_dim / 2;
-  for (uint32_t j = 0; j < half; ++j) {
-    const float c = cos_[size_t{row} * half + j], s = sin_[size_t{row} * half + j], a = vector[j], b = vector[j + half];
-    vector[j] = a * c - b * s;
-    vector[j + half] = b * c + a * s;
-  }
-}
-
-void Transformer::RotateAndStore(std::span<const SequenceSlice> batch, uint32_t layer) {
-  const uint32_t dim = info_.head_dim;
-  pool_.Run(rows_.size(), [&](size_t begin, size_t end) {
-    for (size_t r = begin; r < end; ++r) {
-      const uint32_t position = rows_[r].position, token = position % layout_.block_tokens, row = static_cast<uint32_t>(r);
-      std::byte* block = batch[rows_[r].slice].blocks[position / layout_.block_tokens];
-      for (uint32_t h = 0; h < info_.heads; ++h) Rotate(&q_[(r * info_.heads + h) * dim], row);
-      for (uint32_t h = 0; h < info_.kv_heads; ++h) {
-        float* key = &k_[(r * info_.kv_heads + h) * dim];
-        Rotate(key, row);
-        kernels_.store_kv(key, layout_, block + layout_.PartOffset(layer, 0), h, token);
-        kernels_.store_kv(&v_[(r * info_.kv_heads + h) * dim], layout_, block + layout_.PartOffset(layer, 1), h, token);
-      }
-    }
-  });
-}
-
-void Transformer::Attend(std::span<const SequenceSlice> batch, uint32_t layer) {
-  const uint32_t group = info_.heads / info_.kv_heads, width = info_.heads * info_.head_dim;
-  attended_.resize(rows_.size() * width);
-  std::vector<size_t> first_row(batch.size(), 0);
-  for (size_t s = 1; s < batch.size(); ++s) first_row[s] = first_row[s - 1] + batch[s - 1].tokens.size();
-  pool_.Run(batch.size() * info_.kv_heads, [&](size_t begin, size_t end) {
+void Transformer::RotateAndStore(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer) {
+  const uint32_t dim = info_.head_dim, half = dim / 2, heads = info_.heads + info_.kv_heads;
+  pool_.Run(size_t{chunk.count} * heads, [&](size_t begin, size_t end, unsigned) {
     for (size_t unit = begin; unit < end; ++unit) {
-      const size_t s = unit / info_.kv_heads;
-      const auto head = static_cast<uint32_t>(unit % info_.kv_heads);
-      const size_t offset = first_row[s] * width + size_t{head} * group * info_.head_dim;
-      kernels_.attention({&q_[offset], width, &attended_[offset], static_cast<uint32_t>(batch[s].tokens.size()), batch[s].start, group,
-                          head, layer, &layout_, batch[s].blocks.data()});
+      const size_t row = unit / heads, all = chunk.first + row;
+      const auto head = static_cast<uint32_t>(unit % heads);
+      float* vector = &qkv_[row * qkv_width() + size_t{head} * dim];
+      kernels_.rotate(vector, &cos_[all * half], &sin_[all * half], half);
+      if (head < info_.heads) continue;
+      const uint32_t position = rows_[all].position, token = position % layout_.block_tokens, kv_head = head - info_.heads;
+      std::byte* block = batch[rows_[all].slice].blocks[position / layout_.block_tokens];
+      kernels_.store_kv(vector, layout_, block + layout_.PartOffset(layer, 0), kv_head, token);
+      kernels_.store_kv(vector + kv_width(), layout_, block + layout_.PartOffset(layer, 1), kv_head, token);
     }
   });
 }
 
-void Transformer::AddResidual(const std::vector<float>& delta) {
-  for (size_t i = 0; i < x_.size(); ++i) x_[i] += delta[i];
+Operand Transformer::Attend(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer) {
+  const uint32_t group = info_.heads / info_.kv_heads, width = query_width();
+  pool_.RunEach(chunk.units.size(), [&](size_t index, unsigned thread) {
+    const AttentionUnit& unit = chunk.units[index];
+    const size_t row = unit.first - chunk.first, column = size_t{unit.kv_head} * group * info_.head_dim;
+    kernels_.attention({&qkv_[row * qkv_width() + column], qkv_width(), &attended_[row * width + column], width, unit.count,
+                        rows_[unit.first].position, group, unit.kv_head, layer, &layout_, batch[rows_[unit.first].slice].blocks.data(),
+                        scratch_[thread].data()});
+  });
+  const Operand operand{attended_.data(), width, {quants_.data(), width / kBlock, OneDigit()}};
+  if (IsInteger(weights_.layers[layer].o.weight.form)) {
+    pool_.Run(chunk.count, [&](size_t begin, size_t end, unsigned) {
+      for (size_t r = begin; r < end; ++r) kernels_.quantise(&attended_[r * width], static_cast<uint32_t>(r), 0, width / kBlock, operand.quants);
+    });
+  }
+  return operand;
 }
 
-void Transformer::RunLayer(std::span<const SequenceSlice> batch, uint32_t index) {
-  const Layer& layer = layers_[index];
-  const auto rows = static_cast<uint32_t>(rows_.size());
-  const bool integer = numerics_ == Numerics::kExact || numerics_ == Numerics::kFast;
-  const auto quantise = [&](const std::vector<float>& x, const Linear& next) {
-    if (integer && next.weight.cols % kBlock == 0) Quantise(x, rows, next.weight.cols);
-  };
-  Normalise(layer.input_norm);
-  quantise(normed_, layer.q);
-  Apply(layer.q, normed_, rows, q_);
-  Apply(layer.k, normed_, rows, k_);
-  Apply(layer.v, normed_, rows, v_);
-  RotateAndStore(batch, index);
-  Attend(batch, index);
-  quantise(attended_, layer.o);
-  Apply(layer.o, attended_, rows, delta_);
-  AddResidual(delta_);
-  Normalise(layer.post_norm);
-  quantise(normed_, layer.gate);
-  Apply(layer.gate, normed_, rows, gate_);
-  Apply(layer.up, normed_, rows, up_);
-  pool_.Run(rows, [&](size_t begin, size_t end) {
-    kernels_.silu_mul(&gate_[begin * info_.ffn], &up_[begin * info_.ffn], (end - begin) * info_.ffn);
+/// silu(gate) * up, a few columns of all rows at a time so that both are at hand.
+Operand Transformer::Activate(const LayerWeights& layer, const Operand& in, uint32_t rows) {
+  const uint32_t ffn = info_.ffn;
+  const size_t step = std::max(1u, 2 * kRowsAtOnce / rows);  // blocks of 32 columns
+  const bool quantise = IsInteger(layer.down.weight.form);
+  const Operand operand{gate_.data(), ffn, {activated_quants_.data(), ffn / kBlock, OneDigit()}};
+  pool_.Run(CeilDiv(ffn, kBlock), [&](size_t begin, size_t end, unsigned thread) {
+    for (size_t block = begin; block < end; block += step) {
+      const size_t stop = std::min(block + step, end), column = block * kBlock, width = std::min<size_t>(stop * kBlock, ffn) - column;
+      const size_t tile = 2 * block, tile_end = std::min<size_t>(2 * stop, layer.gate.weight.tiles());
+      float* up = scratch_[thread].data();
+      Apply(layer.gate, in, rows, {gate_.data(), ffn, BiasOf(layer.gate)}, tile, tile_end);
+      Apply(layer.up, in, rows, {up, step * kBlock, BiasOf(layer.up), false, static_cast<uint32_t>(column)}, tile, tile_end);
+      for (uint32_t r = 0; r < rows; ++r) {
+        kernels_.silu_mul(&gate_[size_t{r} * ffn + column], up + r * step * kBlock, width);
+        if (quantise) kernels_.quantise(&gate_[size_t{r} * ffn], r, static_cast<uint32_t>(block), static_cast<uint32_t>(stop), operand.quants);
+      }
+    }
   });
-  quantise(gate_, layer.down);
-  Apply(layer.down, gate_, rows, delta_);
-  AddResidual(delta_);
+  return operand;
+}
+
+/// x += linear(in): a residual connection.
+void Transformer::AddTo(float* x, const Linear& linear, const Operand& in, uint32_t rows) {
+  pool_.Run(linear.weight.tiles(), [&](size_t begin, size_t end, unsigned) {
+    Apply(linear, in, rows, {x, info_.hidden, BiasOf(linear), true}, begin, end);
+  });
+}
+
+void Transformer::RunLayer(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t index) {
+  const LayerWeights& layer = weights_.layers[index];
+  float* x = &x_[size_t{chunk.first} * info_.hidden];
+  ProjectQkv(layer, Normalise(x, chunk.count, layer.input_norm, AnyInteger({&layer.q, &layer.k, &layer.v}), false), chunk.count);
+  RotateAndStore(batch, chunk, index);
+  AddTo(x, layer.o, Attend(batch, chunk, index), chunk.count);
+  const Operand normed = Normalise(x, chunk.count, layer.post_norm, AnyInteger({&layer.gate, &layer.up}), OneDigit());
+  AddTo(x, layer.down, Activate(layer, normed, chunk.count), chunk.count);
 }
 
 void Transformer::DumpHidden(std::span<const SequenceSlice> batch, uint32_t level) const {
@@ -273,32 +263,41 @@ void Transformer::DumpHidden(std::span<const SequenceSlice> batch, uint32_t leve
   }
 }
 
+/// The rows in picked_ times the head, each to its target.
+void Transformer::LogitRows(std::span<float* const> targets) {
+  const auto rows = static_cast<uint32_t>(targets.size());
+  const size_t vocab = info_.vocab;
+  const PackedMatrix& head = weights_.head.weight;
+  const Operand in = Normalise(picked_.data(), rows, weights_.final_norm, IsInteger(head.form), false);
+  bool adjacent = true;
+  for (size_t r = 1; r < rows; ++r) adjacent &= targets[r] == targets[0] + r * vocab;
+  if (!adjacent) logits_.resize(std::max(rows * vocab, logits_.size()));
+  float* out = adjacent ? targets[0] : logits_.data();
+  pool_.Run(head.tiles(), [&](size_t begin, size_t end, unsigned) {
+    Apply(weights_.head, in, rows, {out, vocab, BiasOf(weights_.head)}, begin, end);
+    if (adjacent) return;
+    const size_t from = begin * kTileRows, to = std::min(end * kTileRows, vocab);
+    for (uint32_t r = 0; r < rows; ++r) std::memcpy(targets[r] + from, out + r * vocab + from, (to - from) * sizeof(float));
+  });
+}
+
 void Transformer::Logits(std::span<const SequenceSlice> batch) {
   const uint32_t hidden = info_.hidden;
   std::vector<float*> targets;
+  normed_.resize(std::max<size_t>(size_t{kLogitRowsAtOnce} * hidden, normed_.size()));
   picked_.clear();
-  Normalise(final_norm_);
   for (size_t r = 0; r < rows_.size(); ++r) {
     const SequenceSlice& slice = batch[rows_[r].slice];
     const size_t first = slice.tokens.size() - slice.logit_rows;
-    if (rows_[r].index < first) continue;
-    targets.push_back(slice.logits + (rows_[r].index - first) * size_t{info_.vocab});
-    picked_.insert(picked_.end(), &normed_[r * hidden], &normed_[r * hidden] + hidden);
-  }
-  if (targets.empty()) return;
-  const PackedMatrix& m = info_.tied ? embedding_ : head_.weight;
-  constexpr size_t kRowsAtOnce = 16;  // bounds the extra memory when all rows are asked for
-  for (size_t done = 0; done < targets.size(); done += kRowsAtOnce) {
-    const auto rows = static_cast<uint32_t>(std::min(kRowsAtOnce, targets.size() - done));
-    const std::vector<float> part(&picked_[done * hidden], &picked_[done * hidden] + size_t{rows} * hidden);
-    if (m.integer) Quantise(part, rows, hidden);
-    logits_.resize(size_t{rows} * info_.vocab);
-    pool_.Run(m.tiles(), [&](size_t begin, size_t end) {
-      const auto first = static_cast<uint32_t>(begin), last = static_cast<uint32_t>(end);
-      if (m.integer) kernels_.matmul_int(m, quantised_, rows, logits_.data(), info_.vocab, first, last);
-      else kernels_.matmul_f32(m, part.data(), rows, logits_.data(), info_.vocab, first, last);
-    });
-    for (uint32_t r = 0; r < rows; ++r) std::memcpy(targets[done + r], &logits_[size_t{r} * info_.vocab], info_.vocab * sizeof(float));
+    if (rows_[r].index >= first) {
+      targets.push_back(slice.logits + (rows_[r].index - first) * size_t{info_.vocab});
+      picked_.insert(picked_.end(), &x_[r * hidden], &x_[r * hidden] + hidden);
+    }
+    if (targets.size() == kLogitRowsAtOnce || (r + 1 == rows_.size() && !targets.empty())) {
+      LogitRows(targets);
+      targets.clear();
+      picked_.clear();
+    }
   }
 }
 
@@ -308,7 +307,7 @@ Status Transformer::Forward(std::span<const SequenceSlice> batch, const LayerObs
   Prepare(batch);
   DumpHidden(batch, 0);
   for (uint32_t layer = 0; layer < info_.layers; ++layer) {
-    RunLayer(batch, layer);
+    for (const RowChunk& chunk : chunks_) RunLayer(batch, chunk, layer);
     DumpHidden(batch, layer + 1);
     if (on_layer) on_layer(layer);
   }

@@ -1,7 +1,7 @@
-#include "model/kernels/kernels_impl.h"
+#include "model/kernels/attention.h"
 
 namespace baton {
 
-const Kernels kAvx2Kernels = MakeKernels("avx2");
+const Kernels kAvx2Kernels = {"avx2", MatmulInt, MatmulFloat, Quantise, RmsNorm, SiluMul, Rotate, Attention, StoreKv};
 
 }  // namespace baton

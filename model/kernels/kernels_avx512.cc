@@ -1,7 +1,7 @@
-#include "model/kernels/kernels_impl.h"
+#include "model/kernels/attention.h"
 
 namespace baton {
 
-const Kernels kAvx512Kernels = MakeKernels("avx512");
+const Kernels kAvx512Kernels = {"avx512", MatmulInt, MatmulFloat, Quantise, RmsNorm, SiluMul, Rotate, Attention, StoreKv};
 
 }  // namespace baton

@@ -1,7 +1,7 @@
-#include "model/kernels/kernels_impl.h"
+#include "model/kernels/attention.h"
 
 namespace baton {
 
-const Kernels kScalarKernels = MakeKernels("scalar");
+const Kernels kScalarKernels = {"scalar", MatmulInt, MatmulFloat, Quantise, RmsNorm, SiluMul, Rotate, Attention, StoreKv};
 
 }  // namespace baton

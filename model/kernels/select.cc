@@ -2,6 +2,11 @@
 
 namespace baton {
 
+size_t AttentionTask::ScratchFloats(const KvLayout& layout, uint32_t rows, uint32_t group) {
+  const size_t dim = RoundUp(layout.head_dim, 16), queries = size_t{rows} * group;
+  return 2 * dim * kAttentionTile + queries * (2 * dim + 2);
+}
+
 Result<const Kernels*> SelectKernels(std::string_view isa) {
   bool avx2 = false, avx512 = false;
 #if defined(__x86_64__)

@@ -1,0 +1,384 @@
+// Every kernel, on every instruction set of this CPU, for every tensor type: near a reference in double, and equal to the
+// scalar table bit for bit, whatever the number of rows beside.
+#include "model/kernels/kernels.h"
+
+#include <random>
+
+#include "model/kernels/half.h"
+
+namespace baton {
+namespace {
+
+constexpr TensorType kTypes[] = {TensorType::kF32,  TensorType::kF16,  TensorType::kBF16, TensorType::kQ4_0,  TensorType::kQ4_1, TensorType::kQ5_0,
+                                 TensorType::kQ5_1, TensorType::kQ8_0, TensorType::kQ4_K, TensorType::kQ5_K,  TensorType::kQ6_K, TensorType::kIQ4_NL};
+
+std::vector<const Kernels*> AvailableKernels() {
+  std::vector<const Kernels*> tables;
+  for (const char* isa : {"scalar", "avx2", "avx512"}) {
+    const auto table = SelectKernels(isa);
+    if (table.ok()) tables.push_back(*table);
+  }
+  return tables;
+}
+
+std::vector<float> Randoms(size_t n, uint32_t seed, float size = 1) {
+  std::mt19937 generator(seed);
+  std::vector<float> values(n);
+  for (float& value : values) value = size * (static_cast<float>(generator() % 20001) / 10000 - 1);
+  return values;
+}
+
+template <typename T>
+bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+/// A tensor of random blocks with scales of an ordinary size.
+struct RandomTensor {
+  std::vector<std::byte> bytes;
+  Tensor tensor;
+  RandomTensor(TensorType type, uint32_t rows, uint32_t cols, uint32_t seed) {
+    const TensorTypeInfo& info = *FindTensorType(static_cast<uint32_t>(type));
+    tensor.name = "t";
+    tensor.type = type;
+    tensor.shape = {rows, cols};
+    bytes.resize(rows * tensor.RowBytes());
+    std::mt19937 generator(seed);
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(generator());
+    const auto put = [&](size_t at, float value, bool half = true) {
+      const uint16_t word = half ? F32ToF16(value) : F32ToBf16(value);
+      std::memcpy(&bytes[at], &word, 2);
+    };
+    const auto value = [&] { return static_cast<float>(generator() % 2001) / 1e5f - 0.01f; };
+    if (type == TensorType::kF32) {
+      for (size_t i = 0; i < bytes.size(); i += 4) {
+        const float f = value();
+        std::memcpy(&bytes[i], &f, 4);
+      }
+    } else if (info.block_elements == 1) {
+      for (size_t i = 0; i < bytes.size(); i += 2) put(i, value(), type == TensorType::kF16);
+    } else {
+      for (size_t block = 0; block < bytes.size(); block += info.block_bytes) {
+        put(block + (type == TensorType::kQ6_K ? 208 : 0), value());
+        if (type == TensorType::kQ4_1 || type == TensorType::kQ5_1 || type == TensorType::kQ4_K || type == TensorType::kQ5_K) put(block + 2, value());
+      }
+    }
+    tensor.data = bytes;
+  }
+  std::vector<float> Row(uint32_t row) const {
+    std::vector<float> values(tensor.cols());
+    Dequantize(tensor.type, tensor.data.data() + row * tensor.RowBytes(), values.size(), values.data());
+    return values;
+  }
+};
+
+struct Packed {
+  std::vector<std::byte> memory;
+  PackedMatrix matrix;
+  Packed(const Tensor& tensor, PackRoute route) : matrix(PlanMatrix(tensor, route)) {
+    memory.resize(matrix.bytes() + 8192);  // the kernels prefetch past the end
+    matrix.data = memory.data();
+    PackTiles(tensor, matrix, route, 0, matrix.tiles(), memory.data());
+  }
+};
+
+struct Quantised {
+  std::vector<std::byte> memory;
+  QuantRows rows;
+  Quantised(const Kernels& kernels, const std::vector<float>& x, uint32_t count, uint32_t cols, bool one_digit)
+      : memory(QuantRows::Bytes(count, cols)), rows{memory.data(), cols / kBlock, one_digit} {
+    for (uint32_t r = 0; r < count; ++r) kernels.quantise(&x[size_t{r} * cols], r, 0, cols / kBlock, rows);
+  }
+};
+
+std::vector<float> Multiply(const Kernels& kernels, const PackedMatrix& m, const std::vector<float>& x, uint32_t rows, bool one_digit,
+                            const MatmulOut& how = {}) {
+  std::vector<float> out(size_t{rows} * m.rows, 0.5f);
+  MatmulOut target = how;
+  target.data = out.data();
+  target.stride = m.rows;
+  const uint32_t middle = m.tiles() / 2;  // two ranges, as two threads would
+  if (IsInteger(m.form)) {
+    const Quantised quantised(kernels, x, rows, m.cols, one_digit);
+    kernels.matmul_int(m, quantised.rows, rows, target, middle, m.tiles());
+    kernels.matmul_int(m, quantised.rows, rows, target, 0, middle);
+  } else {
+    kernels.matmul_float(m, x.data(), m.cols, rows, target, middle, m.tiles());
+    kernels.matmul_float(m, x.data(), m.cols, rows, target, 0, middle);
+  }
+  return out;
+}
+
+/// The largest distance to the product in double, in units of what the digits allow: Σ |w| * (largest |x| of its block) / steps.
+double WorstError(const RandomTensor& weights, const std::vector<float>& x, uint32_t rows, const std::vector<float>& out, double steps) {
+  const auto cols = static_cast<uint32_t>(weights.tensor.cols()), outputs = static_cast<uint32_t>(weights.tensor.rows());
+  double worst = 0;
+  for (uint32_t o = 0; o < outputs; ++o) {
+    const std::vector<float> w = weights.Row(o);
+    for (uint32_t r = 0; r < rows; ++r) {
+      double sum = 0, allowed = 1e-7;
+      for (uint32_t b = 0; b < cols; b += kBlock) {
+        double largest = 0, absolute = 0;
+        for (uint32_t k = b; k < std::min(b + kBlock, cols); ++k) {
+          sum += double{w[k]} * x[size_t{r} * cols + k];
+          largest = std::max(largest, std::fabs(double{x[size_t{r} * cols + k]}));
+          absolute += std::fabs(double{w[k]});
+        }
+        allowed += absolute * largest / steps;
+      }
+      worst = std::max(worst, std::fabs(sum - out[size_t{r} * outputs + o]) / allowed);
+    }
+  }
+  return worst;
+}
+
+class EveryType : public testing::TestWithParam<TensorType> {};
+INSTANTIATE_TEST_SUITE_P(Kernels, EveryType, testing::ValuesIn(kTypes),
+                         [](const auto& info) { return std::string(FindTensorType(static_cast<uint32_t>(info.param))->name); });
+
+TEST_P(EveryType, UnpackedRowEqualsTheFile) {
+  const RandomTensor weights(GetParam(), 37, 512, 1);
+  for (const PackRoute route : {PackRoute::kInteger, PackRoute::kFloat}) {
+    const Packed packed(weights.tensor, route);
+    for (uint32_t row = 0; row < 37; ++row) {
+      std::vector<float> unpacked(512);
+      UnpackRow(packed.matrix, row, unpacked.data());
+      EXPECT_EQ(unpacked, weights.Row(row)) << row;
+    }
+  }
+  const Packed rounded(weights.tensor, PackRoute::kRoundToBf16);
+  std::vector<float> unpacked(512), expected = weights.Row(36);
+  for (float& value : expected) value = Bf16ToF32(F32ToBf16(value));
+  UnpackRow(rounded.matrix, 36, unpacked.data());
+  EXPECT_EQ(unpacked, expected);
+}
+
+TEST_P(EveryType, QuantisedWeightsKeepTheirBits) {
+  const RandomTensor weights(GetParam(), 64, 512, 1);
+  const double packed = static_cast<double>(PlanMatrix(weights.tensor, PackRoute::kInteger).bytes());
+  const bool widened = GetParam() == TensorType::kQ5_0 || GetParam() == TensorType::kQ5_1 || GetParam() == TensorType::kQ5_K || GetParam() == TensorType::kQ6_K;
+  EXPECT_LE(packed, static_cast<double>(weights.bytes.size()) * (widened ? 1.6 : 1.04));
+}
+
+TEST_P(EveryType, MatmulIsNearTheReferenceAndTheSameOnEveryIsa) {
+  for (const auto& [outputs, cols] : std::vector<std::pair<uint32_t, uint32_t>>{{48, 256}, {5, 512}, {67, 768}}) {
+    const RandomTensor weights(GetParam(), outputs, cols, outputs);
+    const std::vector<float> x = Randoms(size_t{21} * cols, 7, 3);
+    for (const PackRoute route : {PackRoute::kInteger, PackRoute::kFloat}) {
+      const Packed packed(weights.tensor, route);
+      for (const bool one_digit : {false, true}) {
+        const bool integer = IsInteger(packed.matrix.form);
+        const std::vector<float> expected = Multiply(kScalarKernels, packed.matrix, x, 21, one_digit);
+        EXPECT_LE(WorstError(weights, x, 21, expected, !integer ? 1e6 : one_digit ? 253 : 64000), 1.0) << outputs << "x" << cols << one_digit;
+        for (const Kernels* kernels : AvailableKernels()) {
+          EXPECT_TRUE(SameBits(expected, Multiply(*kernels, packed.matrix, x, 21, one_digit))) << kernels->name << " " << outputs << "x" << cols << one_digit;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(EveryType, ARowIsTheSameInAnyCompany) {
+  constexpr uint32_t kCols = 512, kOutputs = 40, kRows = 77;
+  const RandomTensor weights(GetParam(), kOutputs, kCols, 3);
+  const std::vector<float> x = Randoms(size_t{kRows} * kCols, 9);
+  for (const PackRoute route : {PackRoute::kInteger, PackRoute::kFloat}) {
+    const Packed packed(weights.tensor, route);
+    for (const Kernels* kernels : AvailableKernels()) {
+      const std::vector<float> all = Multiply(*kernels, packed.matrix, x, kRows, false);
+      for (const uint32_t count : {1u, 2u, 3u, 7u, 13u}) {
+        const uint32_t first = kRows - count;
+        const std::vector<float> some(x.begin() + first * kCols, x.end());
+        EXPECT_TRUE(SameBits(Multiply(*kernels, packed.matrix, some, count, false), std::vector<float>(all.begin() + first * kOutputs, all.end())))
+            << kernels->name << count;
+      }
+    }
+  }
+}
+
+TEST(Kernels, MatmulAddsBiasAndAccumulatesAtItsPlace) {
+  for (const TensorType type : {TensorType::kQ4_1, TensorType::kF32}) {
+    const RandomTensor weights(type, 39, 64, 4);  // the last tile has 7 outputs
+    const Packed packed(weights.tensor, PackRoute::kInteger);
+    const std::vector<float> x = Randoms(3 * 64, 5), bias = Randoms(39, 6);
+    for (const Kernels* kernels : AvailableKernels()) {
+      const std::vector<float> plain = Multiply(*kernels, packed.matrix, x, 3, false);
+      const std::vector<float> both = Multiply(*kernels, packed.matrix, x, 3, false, {nullptr, 0, bias.data(), true});
+      for (size_t i = 0; i < plain.size(); ++i) EXPECT_EQ(both[i], 0.5f + (plain[i] + bias[i % 39])) << kernels->name << i;
+      std::vector<float> part(3 * 32, 9);  // outputs 16 to 38 alone, 32 places a row
+      const Quantised quantised(*kernels, x, 3, 64, false);
+      const MatmulOut out{part.data(), 32, nullptr, false, 16};
+      if (type == TensorType::kF32) kernels->matmul_float(packed.matrix, x.data(), 64, 3, out, 1, 3);
+      else kernels->matmul_int(packed.matrix, quantised.rows, 3, out, 1, 3);
+      for (size_t r = 0; r < 3; ++r) {
+        for (size_t o = 16; o < 39; ++o) EXPECT_EQ(part[r * 32 + o - 16], plain[r * 39 + o]);
+        for (size_t o = 39; o < 48; ++o) EXPECT_EQ(part[r * 32 + o - 16], 9) << "written past the last output";
+      }
+    }
+  }
+}
+
+TEST(Kernels, QuantisingZerosAndExtremesStaysFinite) {
+  std::vector<float> x(96, 0.0f);
+  for (size_t i = 32; i < 64; ++i) x[i] = i % 2 ? 3e38f : -3e38f;
+  for (size_t i = 64; i < 96; ++i) x[i] = 1e-40f;  // subnormal
+  const RandomTensor weights(TensorType::kQ8_0, 16, 96, 8);
+  const Packed packed(weights.tensor, PackRoute::kInteger);
+  for (const bool one_digit : {false, true}) {
+    const std::vector<float> expected = Multiply(kScalarKernels, packed.matrix, x, 1, one_digit);
+    for (const float value : expected) EXPECT_FALSE(std::isnan(value));
+    for (const Kernels* kernels : AvailableKernels()) EXPECT_TRUE(SameBits(expected, Multiply(*kernels, packed.matrix, x, 1, one_digit))) << kernels->name;
+  }
+}
+
+TEST(Kernels, RowFunctionsMatchTheReference) {
+  for (const uint32_t n : {2u, 15u, 16u, 17u, 64u, 576u, 1000u}) {
+    const std::vector<float> x = Randoms(n, n, 20), y = Randoms(n, n + 1);
+    std::vector<float> scalar_norm(n), scalar_silu = x, scalar_rope = x;
+    kScalarKernels.rms_norm(x.data(), y.data(), n, 1e-5f, scalar_norm.data());
+    kScalarKernels.silu_mul(scalar_silu.data(), y.data(), n);
+    kScalarKernels.rotate(scalar_rope.data(), y.data(), y.data() + n / 2, n / 2);
+    double squares = 0;
+    for (const float value : x) squares += double{value} * value;
+    for (uint32_t i = 0; i < n; ++i) {
+      EXPECT_NEAR(scalar_norm[i], x[i] / std::sqrt(squares / n + 1e-5) * y[i], 2e-6);
+      EXPECT_NEAR(scalar_silu[i], x[i] / (1 + std::exp(-double{x[i]})) * y[i], 4e-6);
+    }
+    for (uint32_t j = 0; j < n / 2; ++j) {
+      EXPECT_NEAR(scalar_rope[j], double{x[j]} * y[j] - double{x[n / 2 + j]} * y[n / 2 + j], 1e-5);
+      EXPECT_NEAR(scalar_rope[n / 2 + j], double{x[n / 2 + j]} * y[j] + double{x[j]} * y[n / 2 + j], 1e-5);
+    }
+    for (const Kernels* kernels : AvailableKernels()) {
+      std::vector<float> norm(n), silu = x, rope = x;
+      kernels->rms_norm(x.data(), y.data(), n, 1e-5f, norm.data());
+      kernels->silu_mul(silu.data(), y.data(), n);
+      kernels->rotate(rope.data(), y.data(), y.data() + n / 2, n / 2);
+      EXPECT_TRUE(SameBits(norm, scalar_norm) && SameBits(silu, scalar_silu) && SameBits(rope, scalar_rope)) << kernels->name << n;
+    }
+  }
+}
+
+TEST(Kernels, SiluOfExtremesIsFinite) {
+  const std::vector<float> x = {-1e30f, -200, -88, -87, -0.0f, 0, 87, 88, 200, 1e30f}, ones(x.size(), 1.0f);
+  for (const Kernels* kernels : AvailableKernels()) {
+    std::vector<float> y = x;
+    kernels->silu_mul(y.data(), ones.data(), y.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_TRUE(std::isfinite(y[i])) << kernels->name << x[i];
+      const float expected = x[i] > 0 ? x[i] : 0.0f;
+      EXPECT_NEAR(y[i], expected, 1e-6f * expected + 1e-7f);
+    }
+  }
+}
+
+/// A paged cache filled with random vectors through store_kv, and queries over it.
+struct Cache {
+  KvLayout layout;
+  uint32_t positions, group;
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<std::byte*> blocks;
+  std::vector<float> queries;  // [position][group][head_dim], all of KV head 1
+
+  Cache(const Kernels& kernels, KvLayout layout_in, uint32_t positions_in, uint32_t group_in) : layout(layout_in), positions(positions_in), group(group_in) {
+    memory.resize(CeilDiv(positions, layout.block_tokens));
+    for (auto& block : memory) {
+      block.assign(layout.BlockBytes(), std::byte{0xff});  // NaN in every float type: what should not be read shows
+      blocks.push_back(block.data());
+    }
+    const size_t dim = layout.head_dim;
+    queries = Randoms(size_t{positions} * group * dim, 77, 3);
+    const std::vector<float> keys = Randoms(positions * dim, 78, 2), values = Randoms(positions * dim, 79, 2);
+    for (uint32_t p = 0; p < positions; ++p) {
+      std::byte* part = blocks[p / layout.block_tokens];
+      kernels.store_kv(&keys[p * dim], layout, part + layout.PartOffset(1, 0), 1, p % layout.block_tokens);
+      kernels.store_kv(&values[p * dim], layout, part + layout.PartOffset(1, 1), 1, p % layout.block_tokens);
+    }
+  }
+  std::vector<float> Attend(const Kernels& kernels, uint32_t start, uint32_t rows) const {
+    const size_t width = size_t{group} * layout.head_dim;
+    std::vector<float> out(rows * width), scratch(AttentionTask::ScratchFloats(layout, rows, group), NAN);
+    kernels.attention({&queries[start * width], width, out.data(), width, rows, start, group, 1, 1, &layout, blocks.data(), scratch.data()});
+    return out;
+  }
+  float Stored(uint32_t which, uint32_t position, uint32_t d) const {
+    const std::byte* part = memory[position / layout.block_tokens].data() + layout.PartOffset(1, which);
+    const uint32_t token = position % layout.block_tokens;
+    const std::byte* at = part + layout.VectorOffset(1, token) + d * KvElementBytes(layout.dtype);
+    if (layout.dtype == KvDtype::kInt8) {
+      float scale;
+      std::memcpy(&scale, part + layout.ScaleOffset(1, token), sizeof scale);
+      return scale * static_cast<float>(static_cast<int8_t>(*at));
+    }
+    float value;
+    uint16_t word;
+    std::memcpy(&word, at, 2);
+    if (layout.dtype == KvDtype::kF16) return F16ToF32(word);
+    if (layout.dtype == KvDtype::kBf16) return Bf16ToF32(word);
+    std::memcpy(&value, at, 4);
+    return value;
+  }
+  double WorstError(const std::vector<float>& out) const {  // of all positions
+    const uint32_t dim = layout.head_dim;
+    double worst = 0;
+    for (uint32_t p = 0; p < positions; ++p) {
+      for (uint32_t g = 0; g < group; ++g) {
+        const float* q = &queries[(size_t{p} * group + g) * dim];
+        std::vector<double> weights(p + 1);
+        double top = -1e300, total = 0;
+        for (uint32_t j = 0; j <= p; ++j) {
+          for (uint32_t d = 0; d < dim; ++d) weights[j] += double{q[d]} * Stored(0, j, d) / std::sqrt(static_cast<double>(dim));
+          top = std::max(top, weights[j]);
+        }
+        for (double& weight : weights) total += weight = std::exp(weight - top);
+        for (uint32_t d = 0; d < dim; ++d) {
+          double sum = 0;
+          for (uint32_t j = 0; j <= p; ++j) sum += weights[j] * Stored(1, j, d);
+          worst = std::max(worst, std::fabs(sum / total - out[(size_t{p} * group + g) * dim + d]));
+        }
+      }
+    }
+    return worst;
+  }
+};
+
+class EveryKvDtype : public testing::TestWithParam<KvDtype> {};
+INSTANTIATE_TEST_SUITE_P(Kernels, EveryKvDtype, testing::Values(KvDtype::kF32, KvDtype::kF16, KvDtype::kBf16, KvDtype::kInt8),
+                         [](const auto& info) { return std::string(KvDtypeName(info.param)); });
+
+TEST_P(EveryKvDtype, AttentionIsNearTheReferenceAndTheSameOnEveryIsa) {
+  struct Shape { uint32_t head_dim, group, block_tokens, positions; };
+  for (const Shape& s : {Shape{64, 3, 64, 200}, Shape{6, 1, 16, 70}, Shape{80, 4, 7, 130}, Shape{128, 7, 32, 129}, Shape{2, 5, 64, 65}, Shape{40, 2, 100, 64}}) {
+    const KvLayout layout{2, 2, s.head_dim, s.block_tokens, GetParam()};
+    const Cache scalar(kScalarKernels, layout, s.positions, s.group);
+    const std::vector<float> expected = scalar.Attend(kScalarKernels, 0, s.positions);
+    EXPECT_LE(scalar.WorstError(expected), 5e-6) << s.head_dim;
+    for (const Kernels* kernels : AvailableKernels()) {
+      const Cache cache(*kernels, layout, s.positions, s.group);
+      EXPECT_EQ(cache.memory, scalar.memory) << kernels->name << s.head_dim << ": stored otherwise";
+      EXPECT_TRUE(SameBits(cache.Attend(*kernels, 0, s.positions), expected)) << kernels->name << s.head_dim;
+    }
+  }
+}
+
+TEST_P(EveryKvDtype, AQueryAttendsTheSameInAnyCompany) {
+  for (const uint32_t group : {1u, 3u, 4u}) {
+    for (const Kernels* kernels : AvailableKernels()) {
+      const Cache cache(*kernels, {2, 2, 32, 16, GetParam()}, 150, group);
+      const std::vector<float> all = cache.Attend(*kernels, 0, 150);
+      const size_t width = group * 32;
+      for (const auto& [start, rows] : std::vector<std::pair<uint32_t, uint32_t>>{{0, 1}, {63, 2}, {64, 1}, {100, 7}, {149, 1}, {120, 30}}) {
+        EXPECT_TRUE(SameBits(cache.Attend(*kernels, start, rows), std::vector<float>(all.begin() + start * width, all.begin() + (start + rows) * width)))
+            << kernels->name << start << "+" << rows;
+      }
+    }
+  }
+}
+
+TEST(Kernels, SelectionNamesWhatItKnows) {
+  EXPECT_EQ(SelectKernels("sse").status().code(), StatusCode::kInvalid);
+  ASSERT_TRUE(SelectKernels("auto").ok());
+  EXPECT_EQ((*SelectKernels("scalar"))->name, "scalar");
+}
+
+}  // namespace
+}  // namespace baton
