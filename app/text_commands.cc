@@ -1,12 +1,13 @@
 // `baton tokenize`, `baton detokenize` and `baton render`: JSON lines in, JSON lines out. A line that cannot be served
 // gives {"error": …} in its place; the command goes on and is done (0) when every line has its answer.
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "app/cli.h"
 #include "model/chat_template.h"
@@ -68,10 +69,10 @@ int RunDetokenize(const TextCommand& c) {
 }
 
 Result<std::string> ReadFile(const std::string& path) {
+  std::error_code error;
   std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  if (!in || !(text << in.rdbuf())) return NotFoundError("{} cannot be read", path);
-  return text.str();
+  if (!in || !std::filesystem::is_regular_file(path, error)) return NotFoundError("{} is not a file that can be read", path);
+  return std::string(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
 }
 
 int RunRender(const TextCommand& c) {

@@ -86,7 +86,7 @@ Value Run::Slice(const Value& value, const Value& start, const Value& stop, cons
   const Int by = step.IsNone() ? 1 : step.integer();
   if (by == 0) return Fail("slice step cannot be zero");
   const bool indexable = CanIndex(value);
-  if (!indexable && !value.IsText()) return Value::Undefined(fmt::format("{} has no element slice", TypeForMessage(value)));
+  if (!indexable && !value.IsText()) return Fail(fmt::format("'{}' object is not subscriptable by a slice", TypeName(value)));
   std::vector<size_t> starts;
   if (!indexable) {
     if (!ChargeBytes(value.text().bytes.size())) return Value();
@@ -112,6 +112,7 @@ std::vector<Value> Run::Iterate(const Value& value) {
   if (!ok() || value.IsUndefined()) return items;
   if (value.IsList()) {
     const List& list = value.list();
+    if (!list.failure.ok()) status_ = list.failure;
     if (!Charge(list.items.size())) return items;
     const size_t from = list.kind == List::Kind::kGenerator ? std::exchange(list.consumed, list.items.size()) : 0;
     return {list.items.begin() + static_cast<std::ptrdiff_t>(from), list.items.end()};

@@ -4,7 +4,6 @@
 #include "model/jinja/filters.h"
 #include "model/jinja/methods.h"
 #include "model/jinja/objects.h"
-#include "model/jinja/print.h"
 #include "model/jinja/run.h"
 #include "model/jinja/tests.h"
 
@@ -114,18 +113,11 @@ Value Run::Call(const Value& callee, const Arguments& arguments) {
 }
 
 Value Run::Concat(const Expr& expr, const ScopePtr& scope) {
-  std::vector<Value> parts;
-  bool markup = false;
-  for (const ExprPtr& child : expr.children) {
-    parts.push_back(Evaluate(*child, scope));
-    markup = markup || (parts.back().IsText() && parts.back().text().markup);
-  }
   Text out;
-  out.markup = markup;
-  for (const Value& part : parts) {
-    const Text text = ToText(part);
+  for (const ExprPtr& child : expr.children) {
+    const Text text = ToText(Evaluate(*child, scope));
     if (!ChargeBytes(text.bytes.size())) return Value();
-    out.Append(markup && !text.markup ? EscapeHtml(text) : text);
+    out.Append(text);
   }
   return MakeText(std::move(out));
 }

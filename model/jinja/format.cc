@@ -332,7 +332,9 @@ Text FormatPercent(Run& run, const Text& format, const Value& arguments) {
     out.Append(FormatPercentField(run, *value, std::move(field)));
     if (out.bytes.size() > Run::kMaxTextBytes) run.Fail("the chat template makes a text that is too long");
   }
-  const bool all_used = next >= values.size() || arguments.IsDict() || (arguments.IsList() && arguments.list().kind != List::Kind::kTuple);
+  // Python lets whatever can be subscripted go unused, since it may be there for its names.
+  const bool subscript = arguments.IsDict() || arguments.IsUndefined() || (arguments.IsList() && (arguments.list().kind == List::Kind::kList || arguments.list().kind == List::Kind::kRange));
+  const bool all_used = next >= values.size() || subscript;
   if (!all_used) run.Fail("not all arguments converted during string formatting");
   return out;
 }

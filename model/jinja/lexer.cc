@@ -104,6 +104,7 @@ class Lexer {
   }
 
   void Comment(size_t inside) {
+    if (inside >= source_.size()) return Advance(source_.size());  // Jinja forgives a comment that begins at the very end
     const size_t close = source_.find("#}", inside);
     if (close == std::string::npos) return Fail("a comment has no end '#}'");
     const char sign = close > inside ? source_[close - 1] : '\0';

@@ -20,6 +20,7 @@ Value CompareKey(Run& run, const Value& item, const Value* attribute, bool case_
 Value First(Run& run, const Value& v, const Arguments&) {
   if (v.IsList() && v.list().kind == List::Kind::kGenerator) {  // takes no more than it needs
     const List& list = v.list();
+    if (!list.failure.ok()) return run.Iterate(v), Value();
     return list.consumed < list.items.size() ? list.items[list.consumed++] : Value::Undefined("No first item, sequence was empty.");
   }
   if (v.IsText()) return v.text().bytes.empty() ? Value::Undefined("No first item, sequence was empty.") : run.Item(v, Value::Integer(0));
@@ -57,7 +58,7 @@ Value Reverse(Run& run, const Value& v, const Arguments&) {
   if (v.IsText()) return run.Slice(v, Value::None(), Value::None(), Value::Integer(-1));
   std::vector<Value> items = run.Iterate(v);
   std::reverse(items.begin(), items.end());
-  return run.MakeList(std::move(items), List::Kind::kGenerator);
+  return run.MakeList(std::move(items), List::Kind::kGenerator);  // not a late one: what has no end fails at once
 }
 
 /// Sorted by key; equal ones keep their order, in reverse too.
@@ -71,10 +72,10 @@ std::vector<Value> SortBy(Run& run, std::vector<std::pair<Value, Value>> keyed, 
   return items;
 }
 
-/// "a,b" sorts by a, then b.
+/// "a,b" sorts by a, then b. Always a list, as Jinja's: equal items then need no order.
 Value SortKey(Run& run, const Value& item, const Value* attribute, bool case_sensitive) {
-  if (attribute == nullptr || !attribute->IsText() || attribute->text().bytes.find(',') == std::string::npos) return CompareKey(run, item, attribute, case_sensitive);
   std::vector<Value> keys;
+  if (attribute == nullptr || !attribute->IsText()) return run.MakeList({CompareKey(run, item, attribute, case_sensitive)});
   const Value parts = CallMethod(run, *attribute, "split", {{Value::String(",")}, {}});
   for (const Value& part : run.Iterate(parts)) keys.push_back(CompareKey(run, item, &part, case_sensitive));
   return run.MakeList(std::move(keys));
@@ -99,7 +100,7 @@ Value Unique(Run& run, const Value& v, const Arguments& a) {
     if (!hash) return run.Fail(fmt::format("unhashable type: '{}'", TypeName(key)));
     if (seen.insert(*hash).second) items.push_back(item);
   }
-  return run.MakeList(std::move(items), List::Kind::kGenerator);
+  return run.MakeGenerator(std::move(items));
 }
 
 template <bool kMax>
@@ -136,13 +137,13 @@ Value Map(Run& run, const Value& v, const Arguments& a) {
       Value found = run.AttributePath(item, *p.Get(0));
       items.push_back(found.IsUndefined() && p.Get(1) != nullptr ? *p.Get(1) : found);
     }
-    return run.MakeList(std::move(items), List::Kind::kGenerator);
+    return run.MakeGenerator(std::move(items));
   }
   const std::string name = run.ToText(a.positional[0]).bytes;
   Arguments rest = a;
   rest.positional.erase(rest.positional.begin());
   for (const Value& item : run.Iterate(v)) items.push_back(run.ApplyFilter(name, item, rest));
-  return run.MakeList(std::move(items), List::Kind::kGenerator);
+  return run.MakeGenerator(std::move(items));
 }
 
 /// select, reject, selectattr, rejectattr.
@@ -165,7 +166,7 @@ Value Select(Run& run, const Value& v, const Arguments& a) {
     const bool passes = run.Truth(tested ? run.ApplyTest(name, subject, rest) : subject);
     if (passes == kKeep) items.push_back(item);
   }
-  return run.MakeList(std::move(items), List::Kind::kGenerator);
+  return run.MakeGenerator(std::move(items));
 }
 
 Value GroupBy(Run& run, const Value& v, const Arguments& a) {
@@ -217,7 +218,7 @@ Value Batch(Run& run, const Value& v, const Arguments& a) {
     }
     batches.push_back(run.MakeList(std::move(line)));
   }
-  return run.MakeList(std::move(batches), List::Kind::kGenerator);
+  return run.MakeGenerator(std::move(batches));
 }
 
 Value SliceFilter(Run& run, const Value& v, const Arguments& a) {
@@ -236,7 +237,7 @@ Value SliceFilter(Run& run, const Value& v, const Arguments& a) {
     if (p.Get(1) != nullptr && !p.Get(1)->IsNone() && i >= longer) part.push_back(*p.Get(1));
     out.push_back(run.MakeList(std::move(part)));
   }
-  return run.MakeList(std::move(out), List::Kind::kGenerator);
+  return run.MakeGenerator(std::move(out));
 }
 
 Value DictSort(Run& run, const Value& v, const Arguments& a) {
@@ -254,9 +255,9 @@ Value DictSort(Run& run, const Value& v, const Arguments& a) {
 }
 
 Value Items(Run& run, const Value& v, const Arguments&) {
-  if (v.IsUndefined()) return run.MakeList({}, List::Kind::kGenerator);
-  if (!v.IsDict()) return run.Fail("Can only get item pairs from a mapping.");
-  return run.MakeList(run.Iterate(CallMethod(run, v, "items", {})), List::Kind::kGenerator);
+  if (v.IsUndefined()) return run.MakeGenerator({});
+  if (!v.IsDict()) run.Fail("Can only get item pairs from a mapping.");
+  return run.MakeGenerator(v.IsDict() ? run.Iterate(CallMethod(run, v, "items", {})) : std::vector<Value>());
 }
 
 constexpr FilterEntry kFilters[] = {

@@ -100,7 +100,10 @@ class Parser : public ExpressionParser {
       block.push_back(NewStatement(tag == "break" ? Statement::Kind::kBreak : Statement::Kind::kContinue));
       ExpectTagEnd();
     } else if (tag == "print") {
-      block.push_back(ParseOutput());
+      do {
+        block.push_back(NewStatement(Statement::Kind::kOutput));
+        block.back().expr = ParseExpression();
+      } while (ok() && SkipOperator(","));
       ExpectTagEnd();
     } else {
       Fail("unknown tag '" + tag + "'" + (ends.empty() ? "" : "; '" + std::string(ends.back()) + "' was expected"));
@@ -123,9 +126,14 @@ class Parser : public ExpressionParser {
     return statement;
   }
 
+  static bool Names(const Expr& target, std::string_view name) {
+    return target.name == name || std::any_of(target.children.begin(), target.children.end(), [&](const ExprPtr& child) { return Names(*child, name); });
+  }
+
   Statement ParseFor() {
     Statement statement = NewStatement(Statement::Kind::kFor);
     statement.target = ParseTarget(false);
+    if (Names(*statement.target, "loop")) Fail("'loop' cannot be a loop's own variable");
     if (!SkipName("in")) Fail("expected 'in'");
     statement.expr = ParseTuple(false);
     const size_t mark = UnknownMark();

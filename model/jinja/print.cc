@@ -16,6 +16,7 @@ void AppendTextRepr(const Text& text, Text& out) {
   const bool has_single = text.bytes.find('\'') != std::string::npos, has_double = text.bytes.find('"') != std::string::npos;
   const char quote = has_single && !has_double ? '"' : '\'';
   const bool user = !text.user.empty();
+  if (text.markup) out.Append("Markup(");
   out.Append(std::string_view(&quote, 1), user);
   std::string_view rest = text.bytes;
   size_t at = 0;
@@ -33,6 +34,7 @@ void AppendTextRepr(const Text& text, Text& out) {
     at += step.length;
   }
   out.Append(std::string_view(&quote, 1), user);
+  if (text.markup) out.Append(")");
 }
 
 void AppendListRepr(Run& run, const List& list, Text& out) {

@@ -28,7 +28,7 @@ void Scope::Set(std::string_view name, Value value) {
 bool Run::Charge(uint64_t units) {
   if (!ok()) return false;
   if (units > units_) {
-    Fail("the chat template does too much work");
+    Exhaust("the chat template does too much work");
     return false;
   }
   units_ -= units;
@@ -43,6 +43,11 @@ bool Run::ChargeBytes(size_t bytes) {
 Value Run::Fail(std::string_view message) {
   if (ok()) status_ = line_ > 0 ? InvalidError("chat template, line {}: {}", line_, message) : InvalidError("chat template: {}", message);
   return Value();
+}
+
+Value Run::Exhaust(std::string_view message) {
+  exhausted_ = true;
+  return Fail(message);
 }
 
 Value Run::Raise(std::string_view message) {
@@ -62,6 +67,14 @@ Value Run::MakeList(std::vector<Value> items, List::Kind kind) {
   if (list.depth > kMaxDepth) return Fail("a list is nested too deep");
   if (!Charge(1 + items.size())) return Value();
   list.items = std::move(items);
+  return Value::Of(std::move(list));
+}
+
+Value Run::MakeGenerator(std::vector<Value> items) {
+  if (ok() || exhausted_) return MakeList(std::move(items), List::Kind::kGenerator);
+  List list;
+  list.kind = List::Kind::kGenerator;
+  list.failure = std::exchange(status_, OkStatus());
   return Value::Of(std::move(list));
 }
 
@@ -106,6 +119,7 @@ void Run::ExecuteStatement(const Statement& s, const ScopePtr& scope, Text& out,
     case Statement::Kind::kSet: Assign(*s.target, Evaluate(*s.expr, scope), scope); break;
     case Statement::Kind::kSetBlock: {
       const Value body = Captured(s.body, scope, flow);
+      if (flow != Flow::kNormal) break;  // left by `break` or `continue`: what was captured is lost
       Assign(*s.target, FilterChain(s.expr.get(), body, scope), scope);
       break;
     }
@@ -113,7 +127,10 @@ void Run::ExecuteStatement(const Statement& s, const ScopePtr& scope, Text& out,
     case Statement::Kind::kCall: ExecuteCall(s, scope, out); break;
     case Statement::Kind::kFilter: {
       const Value body = Captured(s.body, scope, flow);
-      Output(FilterChain(s.expr.get(), body, scope), out);
+      if (flow != Flow::kNormal) break;
+      const Value filtered = FilterChain(s.expr.get(), body, scope);
+      if (ok() && !filtered.IsText()) Fail(fmt::format("a filter block must give text, not '{}'", TypeName(filtered)));
+      Output(filtered, out);
       break;
     }
     case Statement::Kind::kWith: ExecuteWith(s, scope, out, flow); break;

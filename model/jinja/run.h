@@ -48,6 +48,8 @@ class Run {
   bool ChargeBytes(size_t bytes);
   /// The first failure is kept, with the line. Returns undefined.
   Value Fail(std::string_view message);
+  /// The same for a bound of this class.
+  Value Exhaust(std::string_view message);
   /// raise_exception: the message goes out as it is.
   Value Raise(std::string_view message);
   template <typename T, typename... Args>
@@ -90,13 +92,16 @@ class Run {
   Value MakeText(Text text);
   Value MakeList(std::vector<Value> items, List::Kind kind = List::Kind::kList);
   Value MakeDict(Dict dict);
+  /// What a lazy filter gives. Where making the items failed, whoever takes them fails, and if nobody does nothing does:
+  /// generators run late in Python.
+  Value MakeGenerator(std::vector<Value> items);
   /// str(value).
   Text ToText(const Value& value);
 
   /// One more level of recursion, while it lives.
   struct Nested {
     explicit Nested(Run& r) : run(r) {
-      if (++run.recursion_ > kMaxRecursion) run.Fail("maximum recursion depth exceeded");
+      if (++run.recursion_ > kMaxRecursion) run.Exhaust("maximum recursion depth exceeded");
     }
     ~Nested() { --run.recursion_; }
     Run& run;
@@ -134,6 +139,7 @@ class Run {
   Status status_;
   uint64_t units_ = kMaxUnits;
   uint32_t recursion_ = 0;
+  bool exhausted_ = false;  // a bound was reached: no generator may hide that
   int line_ = 0;
   std::vector<std::unique_ptr<Object>> objects_;
 };

@@ -69,10 +69,11 @@ Value Center(Run& run, const Value& v, const Arguments& a) {
 Value Indent(Run& run, const Value& v, const Arguments& a) {
   const Parameters p(run, "indent", a, {"width", "first", "blank"});
   if (!p.ok()) return Value();
+  if (!v.IsText()) return run.Fail(v.IsUndefined() ? v.message() : fmt::format("indent() needs a string, not '{}'", TypeName(v)));
   Text by;
   if (p.Get(0) != nullptr && p.Get(0)->IsText()) by = p.Get(0)->text();
   else by = Pad(run, Text(), p.IntegerOr(0, 4), Text(" "), '<');
-  Text text = run.ToText(v);
+  Text text = v.text();
   text.Append("\n");  // so that a last line end makes an empty last line
   const Value lines = CallMethod(run, Value::String(text), "splitlines", {});
   Text out;
@@ -94,13 +95,14 @@ Value Indent(Run& run, const Value& v, const Arguments& a) {
 Value Truncate(Run& run, const Value& v, const Arguments& a) {
   const Parameters p(run, "truncate", a, {"length", "killwords", "end", "leeway"});
   if (!p.ok()) return Value();
-  const Text text = run.ToText(v), end = p.TextOr(2, "...");
+  const Text end = p.TextOr(2, "...");
   const Int length = p.IntegerOr(0, 255), leeway = p.Get(3) == nullptr || p.Get(3)->IsNone() ? 5 : p.IntegerOr(3, 5);
-  if (!run.ChargeBytes(2 * text.bytes.size())) return Value();
-  const std::vector<size_t> starts = CharacterStarts(text.bytes);
-  const Int size = static_cast<Int>(starts.size()) - 1, keep = length - static_cast<Int>(CharacterCount(end.bytes));
+  const Int size = static_cast<Int>(run.Length(v)), keep = length - static_cast<Int>(CharacterCount(end.bytes));
   if (keep < 0 || leeway < 0) return run.Fail("truncate() has a length below that of its end");
-  if (size - leeway <= length) return run.MakeText(text);
+  if (size - leeway <= length) return v;
+  if (!v.IsText()) return run.Fail(fmt::format("truncate() needs a string, not '{}'", TypeName(v)));
+  const Text& text = v.text();
+  const std::vector<size_t> starts = CharacterStarts(text.bytes);
   Text out = text.Sub(0, starts[static_cast<size_t>(keep)]);
   if (!p.TruthOr(1, false)) {
     const size_t space = out.bytes.rfind(' ');
@@ -146,12 +148,14 @@ Value Format(Run& run, const Value& v, const Arguments& a) {
   return run.MakeText(FormatPercent(run, run.ToText(v), run.MakeDict(std::move(dict))));
 }
 
-void AppendQuoted(const Text& text, std::string_view safe, Text& out) {
+/// `form`: as a form's field, where a space is "+" and "/" is not plain.
+void AppendQuoted(const Text& text, bool form, Text& out) {
   for (size_t i = 0; i < text.bytes.size(); ++i) {
     const char c = text.bytes[i];
     const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (std::string_view("_.-~").find(c) != std::string_view::npos) ||
-                       safe.find(c) != std::string_view::npos;
-    if (plain) out.Append(std::string_view(&c, 1), text.UserAt(i));
+                       (c == '/' && !form);
+    if (form && c == ' ') out.Append("+", text.UserAt(i));
+    else if (plain) out.Append(std::string_view(&c, 1), text.UserAt(i));
     else out.Append(fmt::format("%{:02X}", static_cast<uint8_t>(c)), text.UserAt(i));
   }
 }
@@ -160,7 +164,7 @@ Value UrlEncode(Run& run, const Value& v, const Arguments&) {
   Text out;
   if (!v.IsDict() && !v.IsList()) {
     const Text text = run.ToText(v);
-    if (run.ChargeBytes(3 * text.bytes.size())) AppendQuoted(text, "/", out);
+    if (run.ChargeBytes(3 * text.bytes.size())) AppendQuoted(text, false, out);
     return run.MakeText(std::move(out));
   }
   const Value pairs = v.IsDict() ? CallMethod(run, v, "items", {}) : v;
@@ -168,9 +172,9 @@ Value UrlEncode(Run& run, const Value& v, const Arguments&) {
     const std::vector<Value> parts = run.Iterate(pair);
     if (parts.size() != 2) return run.Fail("urlencode takes pairs of a key and a value");
     if (!out.bytes.empty()) out.Append("&");
-    AppendQuoted(run.ToText(parts[0]), "", out);
+    AppendQuoted(run.ToText(parts[0]), true, out);
     out.Append("=");
-    AppendQuoted(run.ToText(parts[1]), "", out);
+    AppendQuoted(run.ToText(parts[1]), true, out);
     if (!run.ChargeBytes(out.bytes.size())) return Value();
   }
   return run.MakeText(std::move(out));

@@ -107,6 +107,7 @@ std::optional<std::string> HashKey(const Value& key) {
     }
     case Value::Kind::kText: return "s" + key.text().bytes;
     case Value::Kind::kList: {
+      if (key.list().kind == List::Kind::kGenerator) return fmt::format("g{}", static_cast<const void*>(&key.list()));
       if (key.list().kind != List::Kind::kTuple) return std::nullopt;
       std::string out = "t";
       for (const Value& item : key.list().items) {

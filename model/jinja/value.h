@@ -13,6 +13,8 @@
 #include <variant>
 #include <vector>
 
+#include "base/status.h"
+
 namespace baton::jinja {
 
 using Int = __int128;  // Python's integers have no end; past this one a template fails
@@ -100,6 +102,7 @@ struct List {
   std::vector<Value> items;
   bool group = false;             // a pair of `groupby`, whose items are also .grouper and .list
   std::string range;              // kRange: how it prints
+  Status failure;                 // kGenerator: what the first pass over it fails with
   mutable size_t consumed = 0;    // kGenerator: a second pass starts where the first stopped
 };
 
