@@ -214,7 +214,8 @@ CostTerms Planner::Terms(const WorkerView& decode, const PromptCost& prompt, dou
 
 Planner::Option Planner::Local(const WorkerView& decode) const {
   const PromptCost prompt = PromptOn(decode);
-  const CostTerms cost = Terms(decode, prompt, 0, prompt.prefill_s * decode.load.running);
+  const double streams = decode.load.running + (decode.prefill ? 0 : config_.reserved_streams);
+  const CostTerms cost = Terms(decode, prompt, 0, prompt.prefill_s * streams);
   const CacheSource from = prompt.cached_tokens == 0 ? CacheSource::kNone : prompt.from_store ? CacheSource::kStore : CacheSource::kDecode;
   return {{decode.id, WorkerId(), prompt.cached_tokens, from, cost}, &decode, nullptr};
 }

@@ -33,6 +33,7 @@ struct RouterConfig {
   uint32_t expected_answer_tokens = 256;  // answers rarely use all of max_tokens: what decode_s counts at most
   double decode_knee_streams = 8;         // batch at which a decode step takes twice as long as with one stream
   double work_weight = 0.2;               // work_s over prefill_s; 0: an idle worker's time is free
+  double reserved_streams = 1;            // a worker that only decodes counts these too: it is kept free for answers to come
   bool prefill_may_decode = true;         // where no decode worker is left, a prefill worker takes both roles
   uint32_t alternates = 3;                // kept of each role
   double unavailable_retry_s = 2;         // Retry-After where a role is missing

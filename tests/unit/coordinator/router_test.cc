@@ -18,6 +18,7 @@ RouterConfig Config() {
   config.local_prefill_tokens = 50;
   config.expected_answer_tokens = 100;
   config.decode_knee_streams = 10;
+  config.reserved_streams = 0;  // has a test of its own
   config.work_weight = 0;  // has a test of its own
   config.default_prefill_tokens_per_s = 1000;
   config.default_decode_step_s = 0.01;

@@ -1,0 +1,184 @@
+"""Starts Baton as a user would, on ephemeral ports and temporary folders, and talks to it over HTTP. Used by the tests beside it."""
+import http.client
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+BINARY = os.environ["BATON_BINARY"]
+SHARED = pathlib.Path(os.environ.get("BATON_SHARED_DIR", "."))
+MPIRUN = ["mpirun", "--oversubscribe", "--enable-recovery", "--bind-to", "none", "--mca", "odls_base_sigkill_timeout", "30", "--mca", "btl", "^openib"]
+ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+
+
+def demo_model():
+    """The demo model, or the tiny checkpoint of the reference data where it was not fetched."""
+    return os.environ.get("BATON_DEMO_MODEL") or str(SHARED / "golden/checkpoints/tiny-llama-tied-f32")
+
+
+class Baton:
+    """A running server: `ranks` processes under mpirun, or one process (ranks=0)."""
+
+    def __init__(self, ranks=4, model=None, transport=None, store="", settings=(), ready=60):
+        self.folder = tempfile.TemporaryDirectory(prefix="baton-test-")
+        self.log_path = pathlib.Path(self.folder.name) / "log"
+        self.out_path = pathlib.Path(self.folder.name) / "out"
+        options = ["--model", model or demo_model(), "--gateway.port=0", "--log.level=debug"]
+        options += [f"--store.path={store}"] if store else []
+        options += [f"--transport.kind={transport}"] if transport else []
+        options += [f"--{s}" for s in settings]
+        command = [BINARY, "serve", *options] if ranks == 0 else [*MPIRUN, "-n", str(ranks), BINARY, "cluster", *options]
+        self.out, self.log = open(self.out_path, "w"), open(self.log_path, "w")
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.log, env=ENVIRONMENT, start_new_session=True)
+        self.url = self._wait_until_ready(ready)
+        self.host, port = self.url.removeprefix("http://").split(":")
+        self.port = int(port)
+
+    def _wait_until_ready(self, seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for line in self.out_path.read_text().splitlines():
+                if line.startswith("Baton serves ") and " at http" in line:
+                    return line.rsplit(" at ", 1)[1]
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        self.kill()
+        raise AssertionError("the server did not start:\n" + self.log_text())
+
+    def log_text(self):
+        return self.log_path.read_text(errors="replace")
+
+    def request(self, method, path, body=None, headers=None, timeout=120):
+        """Status, headers, and the body as bytes."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        try:
+            data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+            connection.request(method, path, data, headers or {"content-type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def ask(self, path, body, timeout=120):
+        """The answer's JSON; an assertion fails on any status but 200."""
+        status, _, data = self.request("POST", path, body, timeout=timeout)
+        assert status == 200, f"{path}: {status} {data[:500]!r}\n{self.log_text()[-3000:]}"
+        return json.loads(data)
+
+    def stream(self, path, body, on_event=None, timeout=120):
+        """All events of a streamed answer as parsed JSON, without [DONE]; `on_event(index, event)` may act meanwhile."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        try:
+            connection.request("POST", path, json.dumps(dict(body, stream=True)).encode(), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            assert answer.status == 200, f"{path}: {answer.status} {answer.read()[:500]!r}"
+            events, done = [], False
+            for line in answer:
+                if line.strip() == b"data: [DONE]":
+                    done = True
+                elif line.startswith(b"data: "):
+                    events.append(json.loads(line[6:]))
+                    if on_event:
+                        on_event(len(events), events[-1])
+            assert done, f"the stream ended without [DONE] after {len(events)} events: {events[-1:]}\n{self.log_text()[-3000:]}"
+            return events
+        finally:
+            connection.close()
+
+    def cluster(self):
+        return json.loads(self.request("GET", "/admin/cluster")[2])
+
+    def pid_of_role(self, role, index=0):
+        workers = [w for w in self.cluster()["workers"] if role in w["roles"] and w.get("alive", True)]
+        return workers[index]["pid"]
+
+    def ranks(self):
+        """Process ids of all Baton processes of this server that live."""
+        pids = []
+        for entry in pathlib.Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if os.getsid(int(entry.name)) == self.process.pid and pathlib.Path(BINARY).name in (entry / "comm").read_text():
+                        pids.append(int(entry.name))
+                except (OSError, ProcessLookupError):
+                    pass
+        return pids
+
+    def stop(self, seconds=40):
+        """SIGTERM, as Ctrl-C at mpirun does; gives the exit code. Fails if something is left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the server did not stop in {seconds} s:\n{self.log_text()[-3000:]}")
+        left = self.ranks()
+        assert not left, f"processes left behind: {left}"
+        return code
+
+    def kill(self):
+        for pid in [self.process.pid, *self.ranks()]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait(10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is not None:
+                print(self.log_text()[-6000:], file=sys.stderr)
+            self.stop()
+        finally:
+            self.kill()
+            self.out.close()
+            self.log.close()
+            self.folder.cleanup()
+
+
+def in_parallel(calls):
+    """Runs the calls on threads of their own; gives their results in order, or raises the first failure."""
+    results, errors = [None] * len(calls), []
+
+    def run(i):
+        try:
+            results[i] = calls[i]()
+        except BaseException as e:  # noqa: B902 - reported to the caller
+            errors.append(e)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def run_tests(module):
+    """Runs each function named test_*; prints a line each and a summary; the process ends with 1 if one failed."""
+    names = [n for n in vars(module) if n.startswith("test_")]
+    wanted = sys.argv[1:]
+    failed = 0
+    for name in names:
+        if wanted and not any(w in name for w in wanted):
+            continue
+        begin = time.monotonic()
+        try:
+            getattr(module, name)()
+            print(f"ok     {name} ({time.monotonic() - begin:.1f} s)", flush=True)
+        except BaseException as e:  # noqa: B902 - a test's failure is a result here
+            failed += 1
+            print(f"FAILED {name} ({time.monotonic() - begin:.1f} s): {type(e).__name__}: {e}", flush=True)
+    sys.exit(1 if failed else 0)
