@@ -113,18 +113,18 @@ std::vector<Value> Run::Iterate(const Value& value) {
   if (value.IsList()) {
     const List& list = value.list();
     if (!list.failure.ok()) status_ = list.failure;
-    if (!Charge(list.items.size())) return items;
+    if (!Charge(8 * list.items.size())) return items;
     const size_t from = list.kind == List::Kind::kGenerator ? std::exchange(list.consumed, list.items.size()) : 0;
     return {list.items.begin() + static_cast<std::ptrdiff_t>(from), list.items.end()};
   }
   if (value.IsDict()) {
-    if (!Charge(value.dict().items.size())) return items;
+    if (!Charge(8 * value.dict().items.size())) return items;
     for (const auto& item : value.dict().items) items.push_back(item.first);
     return items;
   }
   if (value.IsText()) {
     const std::vector<size_t> starts = CharacterStarts(value.text().bytes);
-    if (!Charge(4 * starts.size())) return items;
+    if (!Charge(24 * starts.size())) return items;
     for (size_t i = 0; i + 1 < starts.size(); ++i) items.push_back(Value::String(value.text().Sub(starts[i], starts[i + 1] - starts[i])));
     return items;
   }

@@ -11,7 +11,7 @@ namespace baton::jinja {
 
 Value Run::Evaluate(const Expr& expr, const ScopePtr& scope) {
   const Nested nested(*this);
-  if (!Charge(1)) return Value();
+  if (!Charge(2)) return Value();
   const auto child = [&](size_t i) { return Evaluate(*expr.children[i], scope); };
   switch (expr.kind) {
     case Expr::Kind::kLiteral: return expr.literal;

@@ -214,7 +214,7 @@ Value Batch(Run& run, const Value& v, const Arguments& a) {
   }
   if (!line.empty()) {
     if (p.Get(1) != nullptr && !p.Get(1)->IsNone()) {
-      while (static_cast<Int>(line.size()) < size && run.Charge(1)) line.push_back(*p.Get(1));
+      while (static_cast<Int>(line.size()) < size && run.Charge(8)) line.push_back(*p.Get(1));
     }
     batches.push_back(run.MakeList(std::move(line)));
   }

@@ -48,7 +48,7 @@ Value Range(Run& run, const Arguments& arguments) {
   List list;
   list.kind = List::Kind::kRange;
   list.range = step == 1 ? fmt::format("range({}, {})", start, stop) : fmt::format("range({}, {}, {})", start, stop, step);
-  if (!run.Charge(count > 0 ? static_cast<uint64_t>(count) : 0)) return Value();
+  if (!run.Charge(count > 0 ? 8 * static_cast<uint64_t>(count) : 0)) return Value();
   for (Int i = 0; i < count; ++i) list.items.push_back(Value::Integer(start + i * step));
   return Value::Of(std::move(list));
 }

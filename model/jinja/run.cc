@@ -65,7 +65,7 @@ Value Run::MakeList(std::vector<Value> items, List::Kind kind) {
   list.kind = kind;
   for (const Value& item : items) list.depth = std::max(list.depth, 1 + Depth(item));
   if (list.depth > kMaxDepth) return Fail("a list is nested too deep");
-  if (!Charge(1 + items.size())) return Value();
+  if (!Charge(1 + 8 * items.size())) return Value();
   list.items = std::move(items);
   return Value::Of(std::move(list));
 }
@@ -80,7 +80,7 @@ Value Run::MakeGenerator(std::vector<Value> items) {
 
 Value Run::MakeDict(Dict dict) {
   if (dict.depth > kMaxDepth) return Fail("a dict is nested too deep");
-  if (!Charge(1 + 4 * dict.items.size())) return Value();
+  if (!Charge(1 + 32 * dict.items.size())) return Value();
   return Value::Of(std::move(dict));
 }
 
@@ -93,7 +93,7 @@ void Run::Output(const Value& value, Text& out) {
 void Run::Execute(const Block& block, const ScopePtr& scope, Text& out, Flow& flow) {
   const Nested nested(*this);
   for (const Statement& statement : block) {
-    if (!Charge(1) || flow != Flow::kNormal) return;
+    if (!Charge(2) || flow != Flow::kNormal) return;
     line_ = statement.line;
     ExecuteStatement(statement, scope, out, flow);
   }
@@ -172,7 +172,7 @@ Text Run::ExecuteLoop(const Statement& s, const ScopePtr& scope, const Value& it
       const auto inner = std::make_shared<Scope>();
       inner->parent = scope;
       Assign(*s.target, item, inner);
-      if (!Charge(1)) break;
+      if (!Charge(16)) break;
       if (Truth(Evaluate(*s.condition, inner))) kept.push_back(item);
     }
     all = std::move(kept);
@@ -180,7 +180,7 @@ Text Run::ExecuteLoop(const Statement& s, const ScopePtr& scope, const Value& it
   Text out;
   LoopObject* loop = New<LoopObject>(s, scope, std::move(all), depth);
   bool completed = false;  // an iteration that `continue` or `break` cut short does not count: Jinja's behaviour
-  for (size_t i = 0; ok() && i < loop->size(); ++i) {
+  for (size_t i = 0; Charge(16) && i < loop->size(); ++i) {
     loop->MoveTo(i);
     const auto inner = std::make_shared<Scope>();
     inner->parent = scope;

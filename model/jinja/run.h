@@ -30,8 +30,9 @@ enum class Flow { kNormal, kBreak, kContinue };
 
 class Run {
  public:
-  /// A unit is about 20 ns: a step of the evaluation, or the making of 8 bytes or of one element of a list.
-  static constexpr uint64_t kMaxUnits = 12'000'000;
+  /// What a rendering may use. A unit is about 20 ns or 8 bytes of memory, whichever is more: making 8 bytes of text costs
+  /// one, an evaluation two, an element of a list eight, a loop's iteration sixteen.
+  static constexpr uint64_t kMaxUnits = 24'000'000;
   static constexpr uint32_t kMaxRecursion = 1200;  // evaluations within each other
   static constexpr uint32_t kMaxDepth = 100;       // lists and dicts within each other
   static constexpr size_t kMaxTextBytes = 32 << 20;
