@@ -85,7 +85,7 @@ Status RunEngine(const GenerateRequest& request, Model& model, AnswerText& answe
   const uint64_t longest = std::min<uint64_t>(uint64_t{request.prompt.size()} + request.max_tokens, model.info().max_positions);
   ASSIGN_OR_RETURN(const auto pool, BlockPool::Create(CeilDiv(longest, layout.block_tokens), layout.BlockBytes()));
   const SystemClock clock;
-  const auto engine = Engine::Create({}, model, *pool, answer, clock);
+  const auto engine = Engine::Create({.target_step_s = 0}, model, *pool, answer, clock);  // nobody else waits
   EngineRequest one;
   one.request = request;
   one.use_pool = false;

@@ -15,7 +15,7 @@
 namespace baton {
 namespace {
 
-constexpr uint32_t kMinPrefillTokens = 16;   // of a step, however slow the machine
+constexpr uint32_t kMinPrefillTokens = 32;   // of a step, however slow the machine
 constexpr size_t kStartAhead = 16;           // waiting sequences looked at in a step
 constexpr Duration kRetry = std::chrono::milliseconds(1);  // while blocks that others hold are waited for
 

@@ -24,7 +24,7 @@ struct EngineConfig {
   uint32_t max_waiting = 1024;         // more are refused with kExhausted
   uint32_t step_token_budget = 512;    // tokens a step, decode rows first, the rest for prefill chunks
   uint32_t prefill_chunk_tokens = 256; // of one sequence in one step
-  /// Once the speed of prefill is measured, a step takes no more prefill tokens than fit this time (never fewer than 16):
+  /// Once the speed of prefill is measured, a step takes no more prefill tokens than fit this time (never fewer than 32):
   /// it bounds how long a cancel waits and how far a long prompt delays running answers. 0 = no bound.
   double target_step_s = 0.08;
 };

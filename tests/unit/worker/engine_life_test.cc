@@ -251,7 +251,7 @@ TEST_F(EngineLife, AMeasuredSpeedBoundsTheStep) {
   ASSERT_GE(steps.size(), 3u);
   EXPECT_EQ(steps[0], 400u);
   EXPECT_EQ(steps[1], 40u);
-  EXPECT_GE(*std::min_element(steps.begin(), steps.end() - 1), 16u);
+  EXPECT_GE(*std::min_element(steps.begin(), steps.end() - 1), 32u);
 }
 
 TEST_F(EngineLife, LoadTellsWhatRunsWaitsAndHowFast) {
