@@ -15,8 +15,8 @@ using Segments = End::Segments;
 class Conformance : public ::testing::TestWithParam<Setup> {
  protected:
   void SetUp() override {
-    near_ = End(MakeDirectSide(Config(1)), 1);
     far_ = End(MakeFarSide(GetParam(), Config(2)), 2);
+    near_ = End(MakeDirectSide(Config(1)), 1);
     ASSERT_EQ(near_.Connect(2, far_.address()), "ok");
   }
 
