@@ -17,9 +17,9 @@ struct Prefix {
   MessageKind kind{};
   uint32_t worker = 0;
   uint64_t incarnation = 0;
-  uint64_t link = 0, sequence = 0;  // the sender's link and the place in it: media may overtake themselves
+  uint64_t stream = 0, sequence = 0;  // one stream a greeting, and the place in it: media may overtake themselves
 };
-constexpr size_t kMaxHeld = 256;  // messages of one link that have overtaken another
+constexpr size_t kMaxHeld = 256;  // messages of one stream that have overtaken another
 
 class MessageWire final : public Wire {
  public:
@@ -42,9 +42,7 @@ class MessageWire final : public Wire {
   Status Connect(WorkerId id, const std::string& address) override {
     ASSIGN_OR_RETURN(const MessageMedium::Link link, medium_->Reach(address));
     if (peers_.contains(id)) return OkStatus();
-    Peer& peer = peers_[id];
-    peer.link = link;
-    Post(peer, MessageKind::kHello, medium_->address());
+    Post(Add(id, link), MessageKind::kHello, medium_->address());
     return OkStatus();
   }
 
@@ -90,22 +88,25 @@ class MessageWire final : public Wire {
     MessageMedium::Link link = 0;
     bool up = false;
     uint64_t incarnation = 0;
+    uint64_t stream = 0, sent = 0;
   };
 
-  void Post(const Peer& peer, MessageKind kind, std::string_view body) {
+  Peer& Add(WorkerId id, MessageMedium::Link link) { return peers_[id] = {.link = link, .stream = ++streams_}; }
+
+  void Post(Peer& peer, MessageKind kind, std::string_view body) {
     std::string message;
     message.reserve(sizeof(Prefix) + body.size());
-    AppendNumber(&message, Prefix{kind, self_.value, incarnation_.value, peer.link, sent_[peer.link]++});
+    AppendNumber(&message, Prefix{kind, self_.value, incarnation_.value, peer.stream, peer.sent++});
     message += body;
     medium_->Send(peer.link, std::move(message));
   }
 
-  /// Takes each link's messages in the order they were sent.
+  /// Takes each stream's messages in the order they were sent.
   void Arrange(const std::string& message) {
     Prefix prefix;
     Bytes body = AsBytes(message);
     if (!TakeNumber(&body, &prefix)) return;
-    Inbound& in = inbound_[{prefix.worker, prefix.incarnation, prefix.link}];
+    Inbound& in = inbound_[{prefix.worker, prefix.incarnation, prefix.stream}];
     if (prefix.sequence < in.next || in.held.size() >= kMaxHeld) return;
     in.held.emplace(prefix.sequence, message);
     while (!in.held.empty() && in.held.begin()->first == in.next) {
@@ -145,8 +146,9 @@ class MessageWire final : public Wire {
       host_.OnPeerDown(id, UnavailableError("worker {} was restarted", id.value));
     }
     std::erase_if(inbound_, [&](const auto& entry) { return std::get<0>(entry.first) == id.value && std::get<1>(entry.first) != incarnation; });
-    Peer& peer = peers_[id];
-    peer = {.link = *link, .up = true, .incarnation = incarnation};
+    Peer& peer = greeted ? it->second : Add(id, *link);
+    peer.up = true;
+    peer.incarnation = incarnation;
     if (!greeted) Post(peer, MessageKind::kHello, medium_->address());
     host_.OnPeerUp(id, address);
   }
@@ -191,8 +193,8 @@ class MessageWire final : public Wire {
     uint64_t next = 0;
     std::map<uint64_t, std::string> held;
   };
-  std::map<std::tuple<uint32_t, uint64_t, uint64_t>, Inbound> inbound_;  // by worker, incarnation, link
-  std::unordered_map<MessageMedium::Link, uint64_t> sent_;
+  std::map<std::tuple<uint32_t, uint64_t, uint64_t>, Inbound> inbound_;  // by worker, incarnation, stream
+  uint64_t streams_ = 0;
   uint64_t refused_ = 0;
   bool more_ = false;  // the last Progress left messages behind
 };
