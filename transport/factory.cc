@@ -6,7 +6,7 @@
 
 #include "transport/endpoint.h"
 #include "transport/local_wire.h"
-#include "transport/mpi_wire.h"
+#include "transport/message_wire.h"
 #include "transport/stream_wire.h"
 
 namespace baton {
@@ -14,6 +14,9 @@ namespace {
 
 constexpr auto kKinds = std::to_array<std::string_view>({
     "local", "shm", "tcp",
+#ifdef BATON_HAVE_UCX
+    "ucx",
+#endif
 #ifdef BATON_HAVE_MPI
     "mpi",
 #endif
@@ -25,7 +28,16 @@ Result<std::unique_ptr<Wire>> MakeWire(const TransportConfig& config, WireHost& 
   if (config.kind == "tcp") return MakeStreamWire(config, MakeTcpFamily(config), host, clock);
   if (config.kind == "shm") return MakeStreamWire(config, MakeUnixFamily(config), host, clock);
 #ifdef BATON_HAVE_MPI
-  if (config.kind == "mpi") return MakeMpiWire(config, host, clock);
+  if (config.kind == "mpi") {
+    ASSIGN_OR_RETURN(std::unique_ptr<MessageMedium> medium, MakeMpiMedium(config, clock));
+    return MakeMessageWire(config, std::move(medium), host);
+  }
+#endif
+#ifdef BATON_HAVE_UCX
+  if (config.kind == "ucx") {
+    ASSIGN_OR_RETURN(std::unique_ptr<MessageMedium> medium, MakeUcxMedium(config));
+    return MakeMessageWire(config, std::move(medium), host);
+  }
 #endif
   return MakeLocalWire(config, host);
 }

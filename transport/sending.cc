@@ -32,12 +32,16 @@ Status SendingTable::Check(TransferId id, const Outgoing* out, WorkerId to, std:
   if (segments.size() + (out == nullptr ? 0 : out->held.size()) > limits_.max_landings) {
     return ExhaustedError("transfer {}: more than {} segments", id.value, limits_.max_landings);
   }
-  std::unordered_set<uint32_t> seen;
+  std::vector<uint32_t> indices;
   for (const Segment& s : segments) {
+    indices.push_back(s.index);
     const bool pushed = out != nullptr && (out->granted ? s.index < out->sources.size() && out->sources[s.index].pushed : out->held_indices.contains(s.index));
-    if (pushed || !seen.insert(s.index).second) return InvalidError("transfer {}: segment {} is pushed twice", id.value, s.index);
+    if (pushed) return InvalidError("transfer {}: segment {} is pushed twice", id.value, s.index);
     if (out != nullptr && out->granted) RETURN_IF_ERROR(CheckSegment(id, *out, s));
   }
+  std::sort(indices.begin(), indices.end());
+  const auto twice = std::adjacent_find(indices.begin(), indices.end());
+  if (twice != indices.end()) return InvalidError("transfer {}: segment {} is pushed twice", id.value, *twice);
   return OkStatus();
 }
 

@@ -15,8 +15,8 @@ using Segments = End::Segments;
 class Conformance : public ::testing::TestWithParam<Setup> {
  protected:
   void SetUp() override {
-    near_ = End(MakeDirectSide(Config(1)), 1);
     far_ = End(MakeFarSide(GetParam(), Config(2)), 2);
+    near_ = End(MakeDirectSide(Config(1)), 1);
     ASSERT_EQ(near_.Connect(2, far_.address()), "ok");
   }
 
@@ -71,7 +71,7 @@ class Conformance : public ::testing::TestWithParam<Setup> {
     Segments all;
     for (uint32_t i = 0; i < sizes.size(); ++i) all.emplace_back(i, sizes[i]);
     ASSERT_EQ(far_.Push(id, 1, all, heap), "ok");
-    ASSERT_NE(Await(near_, "landed", id), nullptr);
+    ASSERT_NE(Await(near_, "landed", id), nullptr) << near_.Stats() << far_.Stats() << (far_.events.empty() ? "" : far_.events.back().message);
     EXPECT_TRUE(Until([&] { return far_.Count("sent", id) == sizes.size(); }));
     EXPECT_EQ(near_.Count("segment", id), sizes.size());
   }
@@ -274,6 +274,7 @@ TEST_P(Conformance, CancelAtTheSenderBeforeAnythingElse) {
 }
 
 TEST_P(Conformance, DisconnectFailsTheTransfersOfThatPeerAtOnce) {
+  Transfer(6, {10});
   ASSERT_EQ(near_.Expect(1, 2, {100}), "ok");
   ASSERT_EQ(near_.Push(2, 2, {{0, 100}}), "ok");
   ASSERT_EQ(near_.Disconnect(2), "ok");
@@ -286,6 +287,7 @@ TEST_P(Conformance, DisconnectFailsTheTransfersOfThatPeerAtOnce) {
   EXPECT_EQ(near_.Push(3, 2, {{0, 1}}), "unavailable");
   EXPECT_EQ(near_.Expect(4, 2, {1}), "unavailable");
   EXPECT_EQ(near_.Disconnect(77), "ok") << "unknown peers are ignored";
+  ASSERT_TRUE(Until([&] { return far_.Stats()["peers"] == 0; })) << "the other end sees it close";
   ASSERT_EQ(near_.Connect(2, far_.address()), "ok");
   Transfer(5, {1000});
   ExpectClean();

@@ -118,7 +118,7 @@ class DirectSide final : public Side {
 
   static void Release(Source& source) {
     source.released = true;
-    std::memset(source.bytes.data(), static_cast<int>(kReleased), source.bytes.size());
+    std::fill(source.bytes.begin(), source.bytes.end(), kReleased);
     source.heap = {};  // a later read is one of freed memory
   }
 
@@ -126,7 +126,7 @@ class DirectSide final : public Side {
     const Landing& landing = incoming_.at(id).landings.at(index);
     std::vector<std::byte> wanted(landing.bytes);
     FillPattern(id.value, index, wanted);
-    return std::memcmp(wanted.data(), landing.data, landing.bytes) == 0;
+    return std::equal(wanted.begin(), wanted.end(), landing.data);
   }
 
   json Poll(double wait_s) {
@@ -167,7 +167,7 @@ class DirectSide final : public Side {
         for (size_t at = 0; at < kGuard; ++at) {
           if (*(l.data - kGuard + at) != kCanary || l.data[l.bytes + at] != kCanary) return false;
         }
-        if (in.frozen && std::memcmp((*in.frozen)[i].data(), l.data, l.bytes) != 0) return false;
+        if (in.frozen && !std::equal(l.data, l.data + l.bytes, (*in.frozen)[i].begin())) return false;
       }
     }
     return true;

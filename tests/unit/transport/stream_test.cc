@@ -91,7 +91,7 @@ TEST_F(Stream, GarbageWrongWordsAndSilenceAreClosedInTime) {
       noise = std::string(reinterpret_cast<const char*>(&huge), sizeof huge);
     }
     stranger->Say(noise);
-    near.Poll();
+    near.Poll(), far.Poll();
   }
   ExpectTransfer(far, near, 1);
   EXPECT_TRUE(Until({&near}, [&] {
