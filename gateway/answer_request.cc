@@ -17,6 +17,7 @@ constexpr size_t kMaxGenerations = 256;   // of one request
 constexpr size_t kMaxStops = 64;
 constexpr size_t kMaxStopBytes = 1024;    // of one stop string
 constexpr int64_t kMaxAlternatives = 20;  // top_logprobs
+constexpr size_t kMaxTokenBytes = 256;    // no token stands for more: a text of more bytes a position cannot fit the model
 
 void ReadStops(FieldReader& fields, AnswerRequest& out) {
   const Json* stop = fields.Find("stop");
@@ -105,6 +106,18 @@ std::optional<ApiError> JoinParts(const Json& parts, const std::string& param, s
   return std::nullopt;
 }
 
+ApiError ContextExceeded(std::string message) {
+  ApiError error = BadRequest("", std::move(message));
+  error.code = "context_length_exceeded";
+  return error;
+}
+
+/// Refuses a text that is hopelessly long before it is made into tokens, which would hold up every other client.
+std::optional<ApiError> CheckBytes(size_t bytes, const ModelCard& card) {
+  if (bytes <= kMaxTokenBytes * card.max_positions) return std::nullopt;
+  return ContextExceeded(fmt::format("this model's context is {} tokens; a prompt of {} bytes cannot fit", card.max_positions, bytes));
+}
+
 std::optional<ApiError> ReadPrompts(FieldReader& fields, const TextCodec& codec, const ModelCard& card, AnswerRequest& out) {
   const Json* prompt = fields.Find("prompt");
   const auto wrong = [] {
@@ -118,6 +131,7 @@ std::optional<ApiError> ReadPrompts(FieldReader& fields, const TextCodec& codec,
   for (const Json& item : list) {
     std::vector<TokenId> tokens;
     if (item.is_string()) {
+      if (auto error = CheckBytes(item.get_ref<const std::string&>().size(), card)) return error;
       // A raw prompt is written by who knows the model's format: its special tokens are meant.
       tokens = codec.Encode(item.get_ref<const std::string&>(), /*parse_special=*/true, /*add_special=*/true);
     } else {
@@ -152,10 +166,8 @@ std::optional<ApiError> CheckContext(const AnswerRequest& request, const ModelCa
   for (const auto& prompt : request.prompts) {
     const uint64_t answer = request.max_tokens ? *request.max_tokens : 1;
     if (prompt.size() + answer <= card.max_positions) continue;
-    ApiError error = BadRequest("", fmt::format("this model's context is {} tokens; the prompt has {} and the answer may have {}: shorten "
-                                                "the prompt or lower max_tokens", card.max_positions, prompt.size(), answer));
-    error.code = "context_length_exceeded";
-    return error;
+    return ContextExceeded(fmt::format("this model's context is {} tokens; the prompt has {} and the answer may have {}: shorten the prompt or "
+                                       "lower max_tokens", card.max_positions, prompt.size(), answer));
   }
   if (request.prompts.size() * request.best_of > kMaxGenerations) {
     return BadRequest("n", fmt::format("the request asks for more than {} answers", kMaxGenerations));
@@ -237,6 +249,11 @@ std::optional<ApiError> ReadChatRequest(Json body, const TextCodec& codec, const
     if (fields.error()) return *fields.error();
   }
   if (auto error = NormalizeMessages(body)) return error;
+  size_t bytes = 0;
+  for (const Json& message : body["messages"]) {
+    if (message.contains("content") && message["content"].is_string()) bytes += message["content"].get_ref<const std::string&>().size();
+  }
+  if (auto error = CheckBytes(bytes, card)) return error;
   auto prompt = codec.EncodeChat(body);
   if (!prompt.ok()) {
     ApiError error = FromStatus(prompt.status());

@@ -83,6 +83,9 @@ TEST_F(Errors, TooLongForTheModel) {
   EXPECT_EQ(reply.error()["code"], "context_length_exceeded");
   EXPECT_EQ(AskCompletion({{"prompt", std::string(2000, 'x')}, {"max_tokens", 49}}).error()["code"], "context_length_exceeded");
   EXPECT_EQ(AskCompletion({{"prompt", std::string(2000, 'x')}, {"max_tokens", 48}}).status, 200);
+  const std::string huge(600000, 'x');  // not even made into tokens
+  EXPECT_NE(AskCompletion({{"prompt", huge}}).error()["message"].get<std::string>().find("600000 bytes"), std::string::npos);
+  EXPECT_EQ(AskChat({{"messages", {{{"role", "user"}, {"content", huge}}}}}).error()["code"], "context_length_exceeded");
 }
 
 TEST_F(Errors, UnknownModelPathAndMethod) {
