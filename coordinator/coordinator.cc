@@ -82,7 +82,7 @@ std::vector<WorkerId> Coordinator::Tick() {
   meters_->index_blocks.Set(static_cast<double>(index_.holder_blocks()));
   meters_->index_bytes.Set(static_cast<double>(index_.bytes()));
   meters_->in_flight.Set(static_cast<double>(admission_.in_flight()));
-  meters_->workers.Set(static_cast<double>(membership_.Ready().size()));
+  meters_->workers.Set(static_cast<double>(membership_.ready_count()));
   return dead;
 }
 

@@ -193,4 +193,8 @@ std::vector<MemberInfo> Membership::Ready() const {
   return ready;
 }
 
+size_t Membership::ready_count() const {
+  return static_cast<size_t>(std::count_if(members_.begin(), members_.end(), [](const auto& member) { return member.second.ready; }));
+}
+
 }  // namespace baton

@@ -77,6 +77,7 @@ class Membership {
   const std::map<WorkerId, Member>& members() const { return members_; }
   /// Alive and announced.
   std::vector<MemberInfo> Ready() const;
+  size_t ready_count() const;
   /// Grows with every change that others must learn.
   uint64_t version() const { return version_; }
   /// What all model workers share; empty before the first and after the last.

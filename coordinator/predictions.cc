@@ -59,8 +59,7 @@ void Predictions::Routed(const RouteQuery& query, const RouteCandidate& chosen, 
   if (!local) pending_[chosen.prefill].Push({query.request, now, uncached, blocks, false});
   if (uncached < config_.min_stride * query.block_tokens) return;  // nothing new that would show
   Sample(keys);
-  Expect(chosen.decode, now);
-  if (!local) Expect(chosen.prefill, now);
+  Expect(local ? chosen.decode : chosen.prefill, now);
   while (prefixes_.size() > config_.max_prefixes) Forget();
 }
 

@@ -1,5 +1,5 @@
 // What the coordinator knows before the workers say it: a request that was routed a moment ago loads its workers although no
-// heartbeat shows it yet, and its prompt will be in their caches. Without this, a burst goes to one worker, and siblings
+// heartbeat shows it yet, and its prompt will be in the cache of the one that computes it. Without this, a burst goes to one worker, and siblings
 // (same prompt, n at a time) are computed several times.
 //
 // Thread: one.

@@ -120,6 +120,7 @@ class Planner {
   const Computing* PrefillByPolicy(const WorkerView& decode) const;
   Decoding WaysOf(const WorkerView& decode);
   void Fill(RouteDecision& decision, std::vector<Decoding>& ways, const Decoding& chosen) const;
+  void FillPrefills(RouteDecision& decision, const Decoding& chosen, bool remote) const;
   std::string Why(const Decoding& chosen, const Option& option) const;
 
   const RouterConfig& config_;
@@ -301,29 +302,30 @@ void Planner::Fill(RouteDecision& decision, std::vector<Decoding>& ways, const D
   decision.reason = fmt::format("decode={} prefill={} cached={}/{} why=\"{}{}{}\"", option.candidate.decode.value,
                                 option.prefill == nullptr ? "local" : std::to_string(option.candidate.prefill.value), option.candidate.cached_tokens,
                                 CacheSourceName(option.candidate.cached_from), note_, note_.empty() ? "" : "; ", Why(chosen, option));
-  decision.candidates.reserve(2 * ways.size() + prefills_.size());
-  for (const Decoding& way : ways) {
+  const size_t kept = std::min<size_t>(ways.size(), config_.max_candidates / 2 + config_.alternates + 1);
+  std::partial_sort(ways.begin(), ways.begin() + kept, ways.end(), [](const Decoding& a, const Decoding& b) { return a.Best() < b.Best(); });
+  decision.candidates.reserve(2 * kept);
+  for (const Decoding& way : std::span(ways).first(kept)) {
     decision.candidates.push_back(way.local.candidate);
     if (way.remote) decision.candidates.push_back(way.remote->candidate);
+    if (way.worker != chosen.worker && decision.decode_alternates.size() < config_.alternates) decision.decode_alternates.push_back(way.worker->id);
   }
-  if (chosen.remote) {
-    std::vector<Option> others;
-    others.reserve(prefills_.size());
-    for (const Computing& c : prefills_) {
-      if (c.worker != chosen.worker && c.worker != chosen.remote->prefill) others.push_back(Remote(*chosen.worker, c));
-    }
-    std::sort(others.begin(), others.end());
-    for (const Option& other : others) decision.candidates.push_back(other.candidate);
-    if (option.prefill != nullptr) {
-      decision.prefill_order.push_back(option.candidate.prefill);
-      for (size_t i = 0; i < others.size() && i < config_.alternates; ++i) decision.prefill_order.push_back(others[i].candidate.prefill);
-    }
+  if (chosen.remote) FillPrefills(decision, chosen, option.prefill != nullptr);
+}
+
+/// The other prefill workers for the chosen decode worker, as candidates and, where prefill is remote, as alternates.
+void Planner::FillPrefills(RouteDecision& decision, const Decoding& chosen, bool remote) const {
+  std::vector<Option> others;
+  others.reserve(prefills_.size());
+  for (const Computing& c : prefills_) {
+    if (c.worker != chosen.worker && c.worker != chosen.remote->prefill) others.push_back(Remote(*chosen.worker, c));
   }
-  const WorkerId chosen_id = chosen.worker->id;  // `chosen` points into `ways`, which is sorted now
-  const size_t kept = std::min<size_t>(ways.size(), size_t{config_.alternates} + 1);
-  std::partial_sort(ways.begin(), ways.begin() + kept, ways.end(), [](const Decoding& a, const Decoding& b) { return a.Best() < b.Best(); });
-  for (const Decoding& way : std::span(ways).first(kept)) {
-    if (way.worker->id != chosen_id && decision.decode_alternates.size() < config_.alternates) decision.decode_alternates.push_back(way.worker->id);
+  const size_t kept = std::min<size_t>(others.size(), config_.max_candidates / 2 + config_.alternates);
+  std::partial_sort(others.begin(), others.begin() + kept, others.end());
+  if (remote) decision.prefill_order.push_back(chosen.remote->candidate.prefill);
+  for (const Option& other : std::span(others).first(kept)) {
+    decision.candidates.push_back(other.candidate);
+    if (remote && decision.prefill_order.size() <= config_.alternates) decision.prefill_order.push_back(other.candidate.prefill);
   }
 }
 
@@ -352,7 +354,8 @@ RouteDecision Planner::Decide() {
     const WorkerView* picked = ByPolicy(decodes);
     while (ways[chosen].worker != picked) ++chosen;
   }
-  Fill(decision, ways, ways[chosen]);
+  const Decoding winner = ways[chosen];  // `ways` is sorted below
+  Fill(decision, ways, winner);
   return decision;
 }
 

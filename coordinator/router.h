@@ -36,6 +36,7 @@ struct RouterConfig {
   double reserved_streams = 1;            // a worker that only decodes counts these too: it is kept free for answers to come
   bool prefill_may_decode = true;         // where no decode worker is left, a prefill worker takes both roles
   uint32_t alternates = 3;                // kept of each role
+  uint32_t max_candidates = 256;          // listed with the decision, the best first where there are more
   double unavailable_retry_s = 2;         // Retry-After where a role is missing
   // What is assumed where no worker has measured; where some have, the others are assumed to be like them.
   double default_prefill_tokens_per_s = 500, default_decode_step_s = 0.02, default_transfer_bytes_per_s = 1e9,
@@ -91,7 +92,7 @@ struct RouteDecision {
   RouteCandidate chosen;
   std::vector<WorkerId> prefill_order;      // the chosen one, then the others, best first; empty: local
   std::vector<WorkerId> decode_alternates;  // best first
-  /// Each decode worker with its local way and its best remote way, then the chosen one with every other prefill worker.
+  /// Decode workers, best first, each with its local way and its best remote way, then the chosen one with the other prefill workers.
   std::vector<RouteCandidate> candidates;
   std::string reason;  // decode=3 prefill=2 cached=128/store why="prefill 2: 0.41 s < local 0.80 s"
   double answer_s = 0;       // expected time of writing the answer there, alone

@@ -30,7 +30,7 @@ struct Request {
   std::vector<BlockKey> keys;
   size_t computing = 0, decoding = 0;  // workers
   uint32_t attempt = 0;
-  bool decodes_here = false;  // it is (or lands) at `decoding`; else at `computing`
+  bool landed = false;  // its KV is at `decoding`: what happens to `computing` no longer matters
   bool moved = false;
   uint32_t cached_tokens = 0;
 };
@@ -199,7 +199,7 @@ void Simulation::Place(size_t r, const RouteDecision& decision) {
   };
   request.decoding = index_of(decision.chosen.decode);
   request.computing = local ? request.decoding : index_of(decision.chosen.prefill);
-  request.decodes_here = false;
+  request.landed = false;
   if (request.first_token_s < 0) request.predicted_ttft_s = decision.chosen.cost.TtftSeconds();
   ++report_.routed;
   report_.local_prefills += local ? 1 : 0;
@@ -245,8 +245,8 @@ void Simulation::Prefilled(const SimPrompt& prompt) {
   }
   request.cached_tokens = prompt.cached_tokens;
   if (config_.store_blocks > 0 && nodes_.back().up) store_.Insert(request.keys);
-  request.decodes_here = true;
-  if (request.computing == request.decoding) return;
+  request.landed = request.computing == request.decoding;
+  if (request.landed) return;
   if (--request.answer_left == 0) return Ended(prompt.request);
   const size_t missing = BlocksOf(request.prompt_tokens) - workers_[request.decoding].cache().Match(request.keys);
   const double bytes_s = static_cast<double>(missing) * BlockBytes() / config_.transfer_bytes_per_s;
@@ -256,6 +256,7 @@ void Simulation::Prefilled(const SimPrompt& prompt) {
 
 void Simulation::Landed(size_t r) {
   Request& request = requests_[r];
+  request.landed = true;
   workers_[request.decoding].AddStream({r, request.answer_left, BlocksOf(uint64_t{request.prompt_tokens} + request.answer_left), request.keys});
   Kick(request.decoding);
 }
@@ -290,10 +291,11 @@ void Simulation::Fail(const SimFailure& failure) {
   std::vector<size_t> moved;
   for (const size_t r : active_) {
     const Request& request = requests_[r];
-    if ((request.decodes_here ? request.decoding : request.computing) == n || request.decoding == n) moved.push_back(r);
+    if (request.decoding == n || (request.computing == n && !request.landed)) moved.push_back(r);
   }
   for (const size_t r : moved) {
     Request& request = requests_[r];
+    if (request.computing != n) workers_[request.computing].Cancel(r);
     const auto it = left.find(r);
     if (it != left.end() && it->second > 0) {  // what was sent becomes part of the prompt
       request.prompt_tokens += request.answer_left - std::min(request.answer_left, it->second);

@@ -102,6 +102,24 @@ SimStepResult SimWorker::EndStep() {
   return result;
 }
 
+void SimWorker::Abandon(const SimPrompt& prompt) {
+  if (!prompt.started) return;
+  SetPrivate(private_blocks_ - (prompt.blocks - prompt.held_blocks));
+  cache_.Unpin(prompt.keys.first(prompt.held_blocks));
+}
+
+void SimWorker::Cancel(size_t request) {
+  const auto is = [request](const SimPrompt& prompt) { return prompt.request == request; };
+  for (const SimPrompt& prompt : prompts_) {
+    if (is(prompt)) Abandon(prompt);
+  }
+  for (const SimPrompt& prompt : now_.prefilled) {
+    if (is(prompt)) Abandon(prompt);
+  }
+  std::erase_if(prompts_, is);
+  std::erase_if(now_.prefilled, is);
+}
+
 std::vector<SimLost> SimWorker::Crash() {
   std::vector<SimLost> lost;
   for (const SimPrompt& prompt : prompts_) lost.push_back({prompt.request, 0});

@@ -74,6 +74,8 @@ class SimWorker {
   double BeginStep(double now_s);
   /// The step that began is over.
   SimStepResult EndStep();
+  /// Its prompt is not wanted any more: nobody will take the KV.
+  void Cancel(size_t request);
   /// Everything in it is lost; gives the requests that were.
   std::vector<SimLost> Crash();
 
@@ -92,6 +94,7 @@ class SimWorker {
   void SetPrivate(uint32_t blocks);
   void AdmitStreams();
   bool Start(SimPrompt& prompt, double now_s);
+  void Abandon(const SimPrompt& prompt);
   void EndStreams(SimStepResult& result);
 
   SimWorkerConfig config_;
