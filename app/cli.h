@@ -29,24 +29,25 @@ struct CommandContext {
 };
 
 /// Each adds one command with its flags and help; its callback runs it and sets `exit_code`.
-void AddConfigCommand(CLI::App& program, CommandContext& context);
-void AddVersionCommand(CLI::App& program, CommandContext& context);
 void AddServeCommand(CLI::App& program, CommandContext& context);
 void AddClusterCommand(CLI::App& program, CommandContext& context);
-void AddDoctorCommand(CLI::App& program, CommandContext& context);
+void AddChatCommand(CLI::App& program, CommandContext& context);
 void AddGenerateCommand(CLI::App& program, CommandContext& context);
 void AddLogitsCommand(CLI::App& program, CommandContext& context);
 void AddTokenizeCommand(CLI::App& program, CommandContext& context);
 void AddDetokenizeCommand(CLI::App& program, CommandContext& context);
 void AddRenderCommand(CLI::App& program, CommandContext& context);
-void AddChatCommand(CLI::App& program, CommandContext& context);
-void AddTopCommand(CLI::App& program, CommandContext& context);
-void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);  // below `bench`
-void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);  // below `bench`
-void AddSimulateCommand(CLI::App& program, CommandContext& context);
-void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);  // below `bench`
-void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);
 void AddStoreCommand(CLI::App& program, CommandContext& context);
+void AddSimulateCommand(CLI::App& program, CommandContext& context);
+void AddTopCommand(CLI::App& program, CommandContext& context);
+void AddDoctorCommand(CLI::App& program, CommandContext& context);
+void AddConfigCommand(CLI::App& program, CommandContext& context);
+void AddVersionCommand(CLI::App& program, CommandContext& context);
+// Below `bench`:
+void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);
+void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);
+void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);
+void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);
 void AddBenchTransferCommand(CLI::App& bench, CommandContext& context);
 
 /// Prints a failure to stderr and gives its exit code: 2 for kInvalid and kNotFound of what was typed, else 1.
