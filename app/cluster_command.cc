@@ -63,13 +63,16 @@ Status RunUnderMpi(LoadedConfig loaded) {
   }
   RankSetup setup{config, roles[mpi->rank()], name};
   setup.mpi_communicator = mpi->communicator();
-  Rank rank(std::move(setup));
-  ASSIGN_OR_RETURN(const PeerAddress own, rank.Listen());
+  setup.ranks = mpi->size();
+  setup.launched_by_mpirun = true;
+  auto rank = std::make_unique<Rank>(std::move(setup));
+  ASSIGN_OR_RETURN(const PeerAddress own, rank->Listen());
   ASSIGN_OR_RETURN(const std::string shared, mpi->Share(own.ToString()));
   ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(shared));
   const bool keep_mpi = config.transport.kind == "mpi";
   if (!keep_mpi) mpi->End();
-  const Status status = rank.Run(coordinator);
+  const Status status = rank->Run(coordinator);
+  rank.reset();
   if (keep_mpi) mpi->End();
   return status;
 }

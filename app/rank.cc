@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <thread>
 
 #include "app/rank_parts.h"
@@ -45,9 +46,11 @@ class Rank::Impl {
       : setup_(std::move(setup)),
         io_(Prepared()),
         loop_(io_.unixEventPort),
-        peers_(io_.provider->getNetwork(), io_.provider->getTimer(), setup_.config.cluster.key, FromSeconds(setup_.config.cluster.connect_timeout_s)),
-        context_{setup_.config, io_, loop_, clock_, metrics_, peers_, members_},
-        node_(services_, setup_.config.cluster.key) {}
+        peers_(std::make_unique<PeerTable>(io_.provider->getNetwork(), io_.provider->getTimer(), setup_.config.cluster.key,
+                                           FromSeconds(setup_.config.cluster.connect_timeout_s))),
+        context_{setup_.config, io_, loop_, clock_, metrics_, *peers_, members_},
+        node_(std::make_unique<NodeServer>(services_, setup_.config.cluster.key)) {}
+  ~Impl() noexcept;
 
   Result<PeerAddress> Listen();
   Status Run(const PeerAddress& coordinator);
@@ -58,6 +61,8 @@ class Rank::Impl {
     std::signal(SIGPIPE, SIG_IGN);
     kj::UnixEventPort::captureSignal(SIGINT);
     kj::UnixEventPort::captureSignal(SIGTERM);
+    kj::UnixEventPort::captureSignal(SIGUSR2);
+    kj::UnixEventPort::captureSignal(SIGCONT);
     return kj::setupAsyncIo();
   }
   bool plays(std::string_view role) const { return Plays(setup_.roles, role); }
@@ -67,7 +72,10 @@ class Rank::Impl {
   Status LoadWorker();
   Status Join(const PeerAddress& coordinator);
   Status StartTransport();
+  kj::Promise<void> Everybody(kj::TimePoint deadline);
   void AnnounceWhenReady();
+  kj::Promise<int> OnStopSignal();
+  kj::Promise<int> OnLauncherStops();
   void WaitForSignal();
   void Drain();
   kj::Promise<void> OthersGone(bool workers_only, kj::TimePoint alone_at, kj::TimePoint deadline);
@@ -78,11 +86,11 @@ class Rank::Impl {
   Metrics metrics_;
   kj::AsyncIoContext io_;
   LoopQueue loop_;
-  PeerTable peers_;
+  std::unique_ptr<PeerTable> peers_;
   MembershipView members_;
   RankContext context_;
   NodeServices services_;
-  NodeServer node_;
+  std::unique_ptr<NodeServer> node_;
   MemberInfo self_;
   ModelIdentity identity_;
   std::unique_ptr<CoordinatorRole> coordinator_;
@@ -98,12 +106,12 @@ class Rank::Impl {
 };
 
 Result<PeerAddress> Rank::Impl::Listen() {
-  RETURN_IF_ERROR(node_.Listen(io_, setup_.config.cluster.bind_host));
+  RETURN_IF_ERROR(node_->Listen(io_, setup_.config.cluster.bind_host));
   self_.name = setup_.name;
   self_.roles = setup_.roles;
   self_.hostname = HostName();
   self_.pid = static_cast<uint32_t>(getpid());
-  self_.address = {setup_.config.cluster.bind_host, node_.port()};
+  self_.address = {setup_.config.cluster.bind_host, node_->port()};
   return self_.address;
 }
 
@@ -136,7 +144,7 @@ Status Rank::Impl::Join(const PeerAddress& coordinator) {
     find = [this]() -> kj::Promise<Result<wire::Coordinator::Client>> { return Result<wire::Coordinator::Client>(coordinator_->client()); };
   } else {
     find = [this, coordinator]() {
-      return peers_.Dial(coordinator).then([coordinator](Result<kj::Own<Peer>> peer) -> Result<wire::Coordinator::Client> {
+      return peers_->Dial(coordinator).then([coordinator](Result<kj::Own<Peer>> peer) -> Result<wire::Coordinator::Client> {
         if (!peer.ok()) return peer.status();
         return (*peer)->coordinator;
       });
@@ -182,7 +190,7 @@ Status Rank::Impl::StartTransport() {
   members_.Watch([this](const MemberInfo& gone) {
     LOG_INFO("{} (worker {}) has left the cluster", gone.name, gone.id.value);
     pump_->Disconnect(gone.id);
-    peers_.Forget(gone.address, "the worker was declared dead");
+    peers_->Forget(gone.address, "the worker was declared dead");
   });
   if (worker_ != nullptr) {
     worker_->Start(*pump_, transfer_ids_, self);
@@ -196,8 +204,15 @@ Status Rank::Impl::StartTransport() {
   return Wait(session_->Announce(pump_->kind(), pump_->address()));
 }
 
+/// Until as many members have announced themselves as ranks were started; a rank that never does is not waited for long.
+kj::Promise<void> Rank::Impl::Everybody(kj::TimePoint deadline) {
+  if (members_.all().size() >= setup_.ranks || context_.timer().now() >= deadline) return kj::READY_NOW;
+  return context_.timer().afterDelay(10 * kj::MILLISECONDS).then([this, deadline]() { return Everybody(deadline); });
+}
+
 void Rank::Impl::AnnounceWhenReady() {
-  background_.Add(gateway_->Ready().then([this]() {
+  const auto limit = static_cast<int64_t>(setup_.config.cluster.connect_timeout_s * 1e9) * kj::NANOSECONDS;
+  background_.Add(gateway_->Ready().then([this, limit]() { return Everybody(context_.timer().now() + limit); }).then([this]() {
     const std::string url = gateway_->url();
     LOG_INFO("ready: {} at {}", gateway_->card().id, url);
     if (!setup_.announce_url) return;
@@ -206,13 +221,25 @@ void Rank::Impl::AnnounceWhenReady() {
   }));
 }
 
+/// SIGINT, SIGTERM, or SIGUSR2 (which mpirun passes on at once). mpirun itself, told to stop, first sends SIGCONT, waits
+/// (odls_base_sigkill_timeout), sends SIGTERM, waits, sends SIGKILL: its SIGCONT is taken as the word to drain already.
+kj::Promise<int> Rank::Impl::OnStopSignal() {
+  const auto on = [this](int number) { return io_.unixEventPort.onSignal(number).then([](siginfo_t&& info) { return info.si_signo; }); };
+  return on(SIGTERM).exclusiveJoin(on(SIGINT)).exclusiveJoin(on(SIGUSR2)).exclusiveJoin(OnLauncherStops());
+}
+
+kj::Promise<int> Rank::Impl::OnLauncherStops() {
+  return io_.unixEventPort.onSignal(SIGCONT).then([this](siginfo_t&& info) -> kj::Promise<int> {
+    if (setup_.launched_by_mpirun && info.si_pid == getppid()) return info.si_signo;
+    return OnLauncherStops();  // somebody else lets a stopped worker go on
+  });
+}
+
 void Rank::Impl::WaitForSignal() {
   auto pair = kj::newPromiseAndFulfiller<void>();
   leave_ = kj::mv(pair.fulfiller);
   if (asked_to_leave_) return;
-  auto signal = io_.unixEventPort.onSignal(SIGTERM).exclusiveJoin(io_.unixEventPort.onSignal(SIGINT)).then([](siginfo_t&& info) {
-    LOG_INFO("{}: draining", info.si_signo == SIGINT ? "SIGINT" : "SIGTERM");
-  });
+  auto signal = OnStopSignal().then([](int number) { LOG_INFO("signal {} ({}): draining", number, strsignal(number)); });
   signal.exclusiveJoin(kj::mv(pair.promise)).wait(io_.waitScope);
 }
 
@@ -273,6 +300,26 @@ Status Rank::Impl::Run(const PeerAddress& coordinator) {
   WaitForSignal();
   Drain();
   return OkStatus();
+}
+
+/// First whatever calls into the roles, then the transport (its last words run on the loop), then the roles.
+Rank::Impl::~Impl() noexcept {
+  const auto problem = kj::runCatchingExceptions([this]() {
+    services_ = NodeServices();
+    node_ = nullptr;
+    gateway_ = nullptr;
+    session_ = nullptr;
+    if (worker_ != nullptr) worker_->StopServing();
+    peers_ = nullptr;
+    io_.waitScope.poll();
+    pump_ = nullptr;
+    io_.waitScope.poll();
+    worker_ = nullptr;
+    store_ = nullptr;
+    coordinator_ = nullptr;
+    io_.waitScope.poll();
+  });
+  KJ_IF_MAYBE(e, problem) { LOG_ERROR("ending: {}", kj::str(*e).cStr()); }
 }
 
 Rank::Rank(RankSetup setup) : impl_(std::make_unique<Impl>(std::move(setup))) {}

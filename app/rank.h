@@ -19,6 +19,8 @@ struct RankSetup {
   std::vector<std::string> roles;
   std::string name;          // unique in the cluster
   int mpi_communicator = 0;  // MPI_Comm_c2f, where the transport is mpi
+  uint32_t ranks = 1;        // started together: the gateway waits for them before it says it is ready
+  bool launched_by_mpirun = false;
   bool announce_url = true;  // print the gateway's URL on stdout once it is ready
 };
 

@@ -95,6 +95,11 @@ void WorkerRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& s
   prefill_ = kj::heap<PrefillService>(*worker_, *engine_, *store_);
 }
 
+void WorkerRole::StopServing() {
+  decode_ = nullptr;
+  prefill_ = nullptr;
+}
+
 void WorkerRole::FillLoad(wire::Load::Builder out) const {
   if (engine_ == nullptr) return;
   const EngineLoad load = engine_->load();

@@ -74,6 +74,8 @@ class WorkerRole {
   void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
   wire::Decode::Client decode() { return decode_; }
   wire::Prefill::Client prefill() { return prefill_; }
+  /// Drops the services; calls of theirs must have ended.
+  void StopServing();
   void FillLoad(wire::Load::Builder load) const;
   std::vector<HeldChange> Changes(bool snapshot);
   /// Resolves when no request is open here and what was computed has been written behind.

@@ -63,7 +63,14 @@ demo_model() {
 mpi_environment() {
   command -v mpirun >/dev/null || { echo "There is no mpirun: install openmpi-bin, or serve from one process: build/bin/baton serve --model PATH" >&2; return 1; }
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-  # The second: Open MPI 4 kills ranks one second after SIGTERM unless told to wait for them to drain.
-  MPIRUN_OPTIONS=(--oversubscribe --enable-recovery --bind-to none --mca odls_base_sigkill_timeout 30 --mca btl_base_warn_component_unused 0
-                  --mca btl ^openib --mca mpi_warn_on_fork 0)
+  MPIRUN_OPTIONS=(--oversubscribe --bind-to none --mca orte_abort_on_non_zero_status 0 --mca btl ^openib)
+}
+
+# Ends a cluster: SIGUSR2 reaches the ranks at once and lets them drain (mpirun itself gives them two seconds only).
+stop_cluster() {  # stop_cluster PID
+  kill -USR2 "$1" 2>/dev/null || return 0
+  for _ in $(seq 300); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+  kill -TERM "$1" 2>/dev/null || return 0
+  for _ in $(seq 50); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+  kill -KILL "$1" 2>/dev/null || true
 }

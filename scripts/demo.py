@@ -4,10 +4,27 @@ import sys
 import time
 import urllib.request
 
-PREFACE = ("You are a patient guide in a small museum of computing. Visitors ask short questions and you answer in one or two plain "
-           "sentences. The museum has four rooms: mechanical calculators, valves and relays, home computers, and networks. The oldest piece "
-           "is a slide rule from 1859, the newest a router from 2004. Photography is welcome, touching is not, except in the home computer "
-           "room, where every machine may be used. The café closes at five, the doors at six. School classes are free on Tuesdays. ")
+PREFACE = """You are a patient guide in a small museum of computing. Visitors ask short questions and you answer in one or two plain sentences, \
+from what follows and nothing else.
+The museum has four rooms. The first holds mechanical calculators: a slide rule from 1859, two arithmometers, a pinwheel machine with a \
+broken handle, and a stepped drum that children may turn. A card beside each tells who built it, who used it and what for. The second room is \
+for valves and relays. In its middle stands half of a relay computer; a switch on the wall makes it count to one hundred, which takes a \
+minute and can be heard in the street. Along the window are valves of all sizes, a delay line filled with mercury, sealed, and a drum memory \
+that still turns on Sundays. The third room has home computers, twelve of them, all working. Visitors may use every one; games are on the \
+shelf, manuals below it, and a volunteer helps at weekends. The fourth room is about networks: a teleprinter, an acoustic coupler, a bridge, a \
+router from 2004, which is the newest piece, and a wall on which lamps show how a message finds its way when a link is cut.
+Opening hours are ten to six, the last entry is at half past five, and the museum is closed on Mondays except on public holidays. A ticket costs \
+eight euros, five for students, and nothing for children under twelve. School classes are free on Tuesdays, if they have written a week before. \
+Photography is welcome, flashes are not. Touching is not allowed, except in the home computer room and at the stepped drum. Dogs wait in the \
+yard, where there is water. The cloakroom takes bags and umbrellas but no valuables. A lift reaches all floors; wheelchairs can be borrowed.
+The café on the ground floor closes at five. It has soup, three kinds of cake and good coffee. The shop sells books, kits for a four bit adder, \
+postcards, and punched cards by the dozen. On the first Friday of each month there is a talk at seven in the evening, free for members. Members \
+pay forty euros a year and get two guest tickets. The library upstairs has manuals and magazines from 1950 on and may be used by appointment; \
+copies are made for ten cents a page. The museum was founded in 1987 by six engineers of a telephone company who could not bear to see an \
+exchange thrown away. It moved to the old tram depot in 1999, and it is run by a society of three hundred members and four paid staff. Its name \
+comes from the depot's motto, which can still be read above the gate: what one hand starts, the next one carries on.
+The most asked question is which piece is the most valuable. Nobody knows; the delay line was once insured for more than the building. The most \
+photographed piece is the relay computer, the most used is a football game from 1983, and the quietest place is the bench beside the drum."""
 QUESTIONS = ["Which rooms are there?", "And what may I touch?", "When does the café close?"]
 
 
@@ -52,8 +69,8 @@ def main():
         # All full blocks of the turns before are cached; the last of them may be open.
         if turn > 1 and cached < (prompt_before // 64) * 64:
             failures.append(f"turn {turn}: only {cached} tokens cached of the {prompt_before} of the turn before")
-        if turn == 3 and cached < 0.7 * prompt:
-            failures.append(f"turn 3: {cached} of {prompt} tokens cached")
+        if turn == 3 and cached < 0.9 * prompt:
+            failures.append(f"turn 3: {cached} of {prompt} tokens cached, less than 90 %")
         prompt_before = prompt
         sys.stdout.flush()
     for failure in failures:

@@ -39,11 +39,7 @@ mpirun "${MPIRUN_OPTIONS[@]}" -n "$ranks" "$ROOT/build/bin/baton" cluster "${opt
 cluster=$!
 finish() {
   trap - EXIT INT TERM
-  if kill -0 "$cluster" 2>/dev/null; then
-    kill -TERM "$cluster" 2>/dev/null || true
-    for _ in $(seq 300); do kill -0 "$cluster" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$cluster" 2>/dev/null || true
-  fi
+  stop_cluster "$cluster"
   wait "$cluster" 2>/dev/null || true
   rm -rf "$work"
 }

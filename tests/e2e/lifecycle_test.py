@@ -57,6 +57,15 @@ def test_stop_leaves_nothing():
     assert shm_files() == before
 
 
+def test_sigterm_at_mpirun_ends_all_within_seconds():
+    with Baton(ranks=4) as server:
+        server.ask("/v1/completions", {"prompt": "one two three", "max_tokens": 4})
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(20)
+        assert not server.ranks()
+        assert "draining" in server.log_text()
+
+
 def test_a_killed_mpirun_takes_its_ranks_along():
     with Baton(ranks=4) as server:
         pids = server.ranks()
@@ -75,7 +84,7 @@ def test_drain_lets_running_answers_end():
 
         def stop_at_the_tenth(index, event):
             if index == 10:
-                server.process.send_signal(signal.SIGTERM)
+                server.process.send_signal(signal.SIGUSR2)
 
         events = server.stream("/v1/completions", body, stop_at_the_tenth)
         tokens = sum(1 for e in events if e.get("choices") and e["choices"][0]["finish_reason"] is None)
