@@ -256,7 +256,8 @@ void AddBenchStoreCommand(CLI::App& bench, CommandContext& context) {
   CLI::App* app = bench.add_subcommand("store", "the block store, each operation beside its raw limit");
   app->add_option("--path", c.path, "folder on the disk to measure; what is written there is removed again")->required();
   app->add_option("--bytes", c.bytes, "bytes of a round")->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40));
-  app->add_option("--block-bytes", c.block_bytes, "bytes of a block; 1474560 is SmolLM2-135M's with 64 tokens in f16")->check(CLI::Range(uint64_t{64}, uint64_t{1} << 29));
+  app->add_option("--block-bytes", c.block_bytes, "bytes of a block; 1474560 is SmolLM2-135M's with 64 tokens in f16")
+      ->check(CLI::Range(uint64_t{64}, uint64_t{1} << 29));
   app->add_option("--group", c.group, "blocks of a synced batch")->check(CLI::Range(1, 1000000));
   app->add_option("--compression", c.compression, "none, zstd or lz4");
   app->add_option("--repeats", c.repeats, "rounds; medians are printed")->check(CLI::Range(1, 1000));

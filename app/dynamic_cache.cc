@@ -146,7 +146,9 @@ std::string ExtraOf(const DynamicCacheFile& cache, const std::vector<std::vector
   for (const auto& [name, value] : cache.file->metadata()) {
     if (std::find(std::begin(kOwnMetadata), std::end(kOwnMetadata), name) == std::end(kOwnMetadata)) extra["metadata"][name] = value;
   }
-  for (const auto& row : positions) extra["position_ids"].push_back(std::vector<int32_t>(row.begin() + static_cast<long>(begin), row.begin() + static_cast<long>(end)));
+  for (const auto& row : positions) {
+    extra["position_ids"].push_back(std::vector<int32_t>(row.begin() + static_cast<long>(begin), row.begin() + static_cast<long>(end)));
+  }
   return extra.empty() ? "" : extra.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -226,7 +228,9 @@ std::vector<std::byte> JoinPart(std::span<const StoredBlock> chain, const KvLayo
         }
         float scale = 0;
         std::memcpy(&scale, from + layout.ScaleOffset(head, t), sizeof scale);
-        for (uint32_t d = 0; d < layout.head_dim; ++d) StoreElement(to + d * 4, KvDtype::kF32, static_cast<float>(static_cast<int8_t>(vector[d])) * scale);
+        for (uint32_t d = 0; d < layout.head_dim; ++d) {
+          StoreElement(to + d * 4, KvDtype::kF32, static_cast<float>(static_cast<int8_t>(vector[d])) * scale);
+        }
       }
     }
     begin += block.header.tokens;
@@ -237,8 +241,12 @@ std::vector<std::byte> JoinPart(std::span<const StoredBlock> chain, const KvLayo
 Status CheckChain(std::span<const StoredBlock> chain, const KvLayout& layout) {
   for (size_t i = 0; i < chain.size(); ++i) {
     const BlockHeader& h = chain[i].header;
-    if (chain[i].bytes.size() != layout.BlockBytes()) return InvalidError("block {} has {} bytes, the layout's blocks have {}", h.key.ToHex(), chain[i].bytes.size(), layout.BlockBytes());
-    if (h.tokens > layout.block_tokens || h.token_ids.size() != h.tokens) return InvalidError("block {} does not name the ids of its {} tokens", h.key.ToHex(), h.tokens);
+    if (chain[i].bytes.size() != layout.BlockBytes()) {
+      return InvalidError("block {} has {} bytes, the layout's blocks have {}", h.key.ToHex(), chain[i].bytes.size(), layout.BlockBytes());
+    }
+    if (h.tokens > layout.block_tokens || h.token_ids.size() != h.tokens) {
+      return InvalidError("block {} does not name the ids of its {} tokens", h.key.ToHex(), h.tokens);
+    }
     if (i + 1 < chain.size() && h.tokens != layout.block_tokens) return InvalidError("block {} is short, but not the last", h.key.ToHex());
   }
   return chain.empty() ? InvalidError("an empty chain cannot be exported") : OkStatus();
@@ -272,7 +280,9 @@ Status WriteDynamicCache(const std::string& path, std::span<const StoredBlock> c
   std::vector<TokenId> ids;
   for (const StoredBlock& block : chain) ids.insert(ids.end(), block.header.token_ids.begin(), block.header.token_ids.end());
   const size_t tokens = ids.size();
-  const SafetensorsType type = dtype == KvDtype::kF32 ? SafetensorsType::kF32 : dtype == KvDtype::kF16 ? SafetensorsType::kF16 : SafetensorsType::kBF16;
+  const SafetensorsType type = dtype == KvDtype::kF32   ? SafetensorsType::kF32
+                               : dtype == KvDtype::kF16 ? SafetensorsType::kF16
+                                                        : SafetensorsType::kBF16;
   std::map<std::string, std::string> metadata = {
       {"format", "hf_dynamic_cache"}, {"version", "1"}, {"layout", "BHTD"}, {"rope", "applied"}, {"batch_size", "1"},
       {"num_layers", std::to_string(layout.layers)}, {"seq_length", std::to_string(tokens)},

@@ -63,7 +63,9 @@ Result<std::unique_ptr<BlockStore>> OpenExisting(const StoreCommand& c) {
 Status ListBlocks(const StoreCommand& c) {
   ASSIGN_OR_RETURN(const auto store, Open(c, true));
   std::vector<BlockListing> rows = store->List();
-  std::sort(rows.begin(), rows.end(), [](const BlockListing& a, const BlockListing& b) { return std::tie(a.stored_at_s, a.depth, a.key) < std::tie(b.stored_at_s, b.depth, b.key); });
+  std::sort(rows.begin(), rows.end(), [](const BlockListing& a, const BlockListing& b) {
+    return std::tie(a.stored_at_s, a.depth, a.key) < std::tie(b.stored_at_s, b.depth, b.key);
+  });
   for (const BlockListing& row : rows) {
     Print(c, {{"key", row.key.ToHex()}, {"parent", row.parent.ToHex()}, {"depth", row.depth}, {"tokens", row.tokens}, {"bytes", row.bytes},
               {"disk_bytes", row.disk_bytes}, {"stored_at", row.stored_at_s}});
@@ -121,7 +123,9 @@ Status RemoveBlocks(const StoreCommand& c) {
   std::unordered_set<BlockKey> doomed;
   for (const std::string& text : c.keys) {
     ASSIGN_OR_RETURN(const BlockKey key, ParseBlockKey(text));
-    if (std::none_of(rows.begin(), rows.end(), [&](const BlockListing& row) { return row.key == key; })) return NotFoundError("block {} is not in {}", text, c.path);
+    if (std::none_of(rows.begin(), rows.end(), [&](const BlockListing& row) { return row.key == key; })) {
+      return NotFoundError("block {} is not in {}", text, c.path);
+    }
     doomed.insert(key);
   }
   // Parents first, so that what follows a doomed block is doomed: nothing could reach it any more.
@@ -251,7 +255,8 @@ Status ExportCache(const StoreCommand& c) {
 
 using StoreAction = std::function<Status(const StoreCommand&)>;
 
-CLI::App* AddAction(CLI::App& store, const std::shared_ptr<StoreCommand>& command, CommandContext& context, const char* name, const char* help, StoreAction action) {
+CLI::App* AddAction(CLI::App& store, const std::shared_ptr<StoreCommand>& command, CommandContext& context, const char* name,
+                    const char* help, StoreAction action) {
   CLI::App* app = store.add_subcommand(name, help);
   app->add_option("--path", command->path, "folder of the store")->required();
   app->add_flag("--json", command->json, "one JSON object a line");

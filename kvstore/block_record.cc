@@ -1,6 +1,8 @@
 #include "kvstore/block_record.h"
 
+#include <algorithm>
 #include <cstring>
+#include <span>
 
 namespace baton {
 namespace {
@@ -47,8 +49,8 @@ std::vector<std::byte> EncodeRecordHeader(RecordHeader& h) {
   Store(out, 124, static_cast<uint32_t>(b.token_ids.size()));
   Store(out, 128, static_cast<uint32_t>(b.extra.size()));
   Store(out, 136, h.batch);
-  std::memcpy(out.data() + kRecordFixedBytes, b.token_ids.data(), 4 * b.token_ids.size());
-  std::memcpy(out.data() + kRecordFixedBytes + 4 * b.token_ids.size(), b.extra.data(), b.extra.size());
+  const auto ids_end = std::ranges::copy(std::as_bytes(std::span(b.token_ids)), out.begin() + kRecordFixedBytes).out;
+  std::ranges::copy(AsBytes(b.extra), ids_end);
   Store(out, 8, Xxh3_64(Bytes(out).subspan(16, length - 16)));
   return out;
 }
@@ -83,7 +85,7 @@ std::optional<RecordHeader> DecodeRecordHeader(Bytes pages) {
   if (ids > BlockHeader::kMaxTokenIds || extra > BlockHeader::kMaxExtraBytes || kRecordFixedBytes + 4 * ids + extra != length) return std::nullopt;
   if (h.raw_bytes == 0 || h.stored_bytes == 0 || h.stored_bytes > h.raw_bytes) return std::nullopt;
   b.token_ids.resize(ids);
-  std::memcpy(b.token_ids.data(), pages.data() + kRecordFixedBytes, 4 * ids);
+  std::ranges::copy(pages.subspan(kRecordFixedBytes, 4 * ids), std::as_writable_bytes(std::span(b.token_ids)).begin());
   b.extra.assign(AsText(pages.subspan(kRecordFixedBytes + 4 * ids, extra)));
   return h;
 }

@@ -109,7 +109,8 @@ class BlockStore {
   virtual Status Flush() = 0;
 
   /// Keeps the keys held now from eviction until `deadline`; a later deadline replaces an earlier one. Gives how many of
-  /// them are held (the leading ones of a chain when `keys` is one); kExhausted when pins would exceed half a tier.
+  /// them are held (the leading ones of a chain when `keys` is one); kExhausted when pins would exceed half a tier: those
+  /// before stay pinned.
   virtual Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) = 0;
   virtual void Unpin(std::span<const BlockKey> keys) = 0;
   /// Forgets a block, in both tiers and for good; pinned or not. kNotFound when it is not held.

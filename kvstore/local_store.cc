@@ -194,7 +194,9 @@ void LocalStore::Promote(uint32_t id, uint64_t ticket, std::shared_ptr<const Mem
 
 Status LocalStore::Put(const BlockHeader& header, Bytes bytes, Durability durability) {
   if (config_.read_only) return InvalidError("the store {} is open for reading only", config_.path);
-  if (bytes.empty() || bytes.size() > DiskFolder::kMaxBlockBytes) return InvalidError("a block of {} bytes; 1 to {} can be stored", bytes.size(), DiskFolder::kMaxBlockBytes);
+  if (bytes.empty() || bytes.size() > DiskFolder::kMaxBlockBytes) {
+    return InvalidError("a block of {} bytes; 1 to {} can be stored", bytes.size(), DiskFolder::kMaxBlockBytes);
+  }
   if (config_.block_bytes != 0 && bytes.size() != config_.block_bytes) {
     return InvalidError("block {} has {} bytes, this store's blocks have {}", header.key.ToHex(), bytes.size(), config_.block_bytes);
   }

@@ -75,5 +75,15 @@ TEST(Bytes, CheckedArithmetic) {
   EXPECT_EQ(out, 3u);
 }
 
+TEST(Hash, CopyingAndHashingAtOnceIsBoth) {
+  Random random(5);
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{239}, size_t{32768}, size_t{32769}, size_t{1 << 20}}) {
+    std::vector<std::byte> from(size), to(size);
+    for (std::byte& b : from) b = static_cast<std::byte>(random.Next64());
+    EXPECT_EQ(CopyWithXxh3(from, to.data()), Xxh3(from)) << size;
+    EXPECT_EQ(from, to);
+  }
+}
+
 }  // namespace
 }  // namespace baton
