@@ -153,7 +153,7 @@ void Simulation::Beat(size_t n) {
   if (n < workers_.size()) report.load = workers_[n].load();
   report.load.transfer_bytes_per_s = config_.transfer_bytes_per_s;
   report.load.store_bytes_per_s = config_.store_bytes_per_s;
-  (n < workers_.size() ? workers_[n].cache() : store_).DrainChanges(report.added, report.removed);
+  report.changes = (n < workers_.size() ? workers_[n].cache() : store_).DrainChanges();
   CHECK(coordinator_.Heartbeat(node.member.id, node.member.incarnation, report).status.ok());
 }
 
