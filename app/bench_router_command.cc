@@ -94,13 +94,15 @@ std::vector<std::vector<BlockKey>> Fill(const BenchRouterCommand& c, Cluster& cl
   for (uint32_t i = 0; i < kSharedBlocks; ++i) shared.push_back(RandomKey(random));
   const size_t length = std::max<size_t>(kSharedBlocks + 1, c.prompt_tokens / kBlockTokens);
   std::vector<std::vector<BlockKey>> chains;
-  for (size_t w = 0; w < cluster.size(); ++w) cluster.report(w).added = shared;
+  for (size_t w = 0; w < cluster.size(); ++w) {
+    for (const BlockKey& key : shared) cluster.report(w).changes.push_back({true, key});
+  }
   for (size_t held = kSharedBlocks * cluster.size(); held < c.blocks;) {
     std::vector<BlockKey> chain = shared;
     const size_t worker = random.Below(cluster.size());
     for (; chain.size() < length && held < c.blocks; ++held) {
       chain.push_back(RandomKey(random));
-      cluster.report(worker).added.push_back(chain.back());
+      cluster.report(worker).changes.push_back({true, chain.back()});
     }
     chains.push_back(std::move(chain));
   }
@@ -168,12 +170,11 @@ Times RunTrace(const BenchRouterCommand& c, const std::vector<TraceRequest>& tra
     const size_t worker = cluster.IndexOf(decision.prefill_order.empty() ? decision.chosen.decode : decision.chosen.prefill);
     for (const BlockKey& key : prompt.keys) {
       if (cluster.coordinator().index().Holds(decision.chosen.decode, key)) continue;
-      cluster.report(worker).added.push_back(key);
+      cluster.report(worker).changes.push_back({true, key});
       held.emplace_back(worker, key);
     }
     for (; held.size() > c.blocks; held.pop_front()) {
-      std::erase(cluster.report(held.front().first).added, held.front().second);
-      cluster.report(held.front().first).removed.push_back(held.front().second);
+      cluster.report(held.front().first).changes.push_back({false, held.front().second});
     }
     if (number % 16 == 0) cluster.Beat(random), cluster.coordinator().Tick();
   }

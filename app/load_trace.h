@@ -24,8 +24,8 @@ struct LoadShape {
   uint64_t seed = 0;
 };
 
-/// Reads Mooncake's JSON lines {"timestamp": ms, "input_length", "output_length", "hash_ids"}. The same hash id always gives the
-/// same tokens, so prefixes are shared as in the trace; what does not fit the model is cut. Errors: kNotFound, kInvalid with the line.
+/// The requests of a trace (app/trace.h). The same hash id always gives the
+/// same tokens, so prefixes are shared as in the trace; what does not fit the model is cut. Errors: as ReadTrace's.
 Result<std::vector<LoadRequest>> ReadLoadTrace(const std::string& file, const LoadShape& shape);
 
 /// `count` requests of `prompt_tokens` tokens that share nothing, all due at once.

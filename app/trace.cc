@@ -31,13 +31,14 @@ Result<TraceRequest> ParseLine(const std::string& text) {
   ASSIGN_OR_RETURN(const uint64_t ms, Number(line, "timestamp", uint64_t{1} << 52));
   ASSIGN_OR_RETURN(const uint64_t prompt, Number(line, "input_length", kMaxTokens));
   ASSIGN_OR_RETURN(const uint64_t answer, Number(line, "output_length", kMaxTokens));
+  if (prompt == 0) return InvalidError("input_length is 0");
   request.at_s = static_cast<double>(ms) / 1000;
   request.prompt_tokens = static_cast<uint32_t>(prompt);
   request.answer_tokens = static_cast<uint32_t>(answer);
   const auto ids = line.find("hash_ids");
   if (ids == line.end() || !ids->is_array()) return InvalidError("hash_ids is no list");
   for (const Json& id : *ids) {
-    if (!id.is_number_integer() || (!id.is_number_unsigned() && id.get<int64_t>() < 0)) return InvalidError("hash_ids has something that is no whole number from 0");
+    if (!id.is_number_unsigned()) return InvalidError("hash_ids has something that is no whole number from 0");
     request.hash_ids.push_back(id.get<uint64_t>());
   }
   if (request.hash_ids.size() != CeilDiv(prompt, kTraceBlockTokens)) {

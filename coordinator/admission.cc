@@ -53,7 +53,8 @@ AdmissionAnswer Admission::Admit(const AdmissionQuery& query, Instant now) {
                   query.wait_s - config_.max_wait_s, gap_s, now);
   }
   if (query.priority <= 0 && query.wait_s > config_.fair_wait_s && OverShare(query)) {
-    return Refuse(ExhaustedError("{} holds its share of a busy cluster ({} tokens in flight); try again later", TenantText(query.tenant), tenant->second.tokens),
+    return Refuse(ExhaustedError("{} holds its share of a busy cluster ({} tokens in flight); try again later",
+                                 TenantText(query.tenant), tenant->second.tokens),
                   query.wait_s - config_.fair_wait_s, gap_s, now);
   }
   Adopt(query, now);

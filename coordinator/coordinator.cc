@@ -57,8 +57,10 @@ HeartbeatVerdict Coordinator::Heartbeat(WorkerId id, Incarnation incarnation, co
   if (verdict.resync) meters_->lost_beats.Increment();
   if (verdict.action == HeartbeatAction::kIgnore) return verdict;
   if (verdict.action == HeartbeatAction::kReplace) index_.Drop(id);
-  for (const BlockKey& key : report.removed) index_.Remove(id, key);
-  for (const BlockKey& key : report.added) index_.Add(id, key);
+  for (const HeldChange& change : report.changes) {
+    if (change.added) index_.Add(id, change.key);
+    else index_.Remove(id, change.key);
+  }
   predictions_.Reported(id, now);
   return verdict;
 }

@@ -35,7 +35,7 @@ struct HeartbeatReport {
   uint64_t sequence = 0;
   bool snapshot = false, draining = false;
   WorkerLoad load;
-  std::vector<BlockKey> added, removed;  // removed first, then added; a key is in one of them
+  std::vector<HeldChange> changes;  // in the order they happened
 };
 
 /// How a request went, told by whoever ran it.

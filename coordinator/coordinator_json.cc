@@ -103,7 +103,11 @@ Json ToJson(const Member& member, Instant now) {
 std::string Coordinator::ClusterJson() const {
   constexpr size_t kShownDecisions = 32;
   const ModelIdentity& identity = membership_.identity();
-  Json json = {{"model", {{"name", identity.model_name}, {"kv_layout", identity.kv_layout}, {"numerics", identity.numerics}, {"block_tokens", identity.block_tokens}}},
+  Json json = {{"model",
+                {{"name", identity.model_name},
+                 {"kv_layout", identity.kv_layout},
+                 {"numerics", identity.numerics},
+                 {"block_tokens", identity.block_tokens}}},
                {"policy", RoutePolicyName(config_.router.policy)},
                {"membership_version", membership_.version()},
                {"index", {{"blocks", index_.keys()}, {"holder_blocks", index_.holder_blocks()}, {"bytes", index_.bytes()}}},
@@ -111,7 +115,8 @@ std::string Coordinator::ClusterJson() const {
                {"workers", Json::array()},
                {"decisions", Json::array()}};
   for (const auto& [id, member] : membership_.members()) json["workers"].push_back(ToJson(member, clock_.Now()));
-  for (size_t i = decisions_.size() - std::min(decisions_.size(), kShownDecisions); i < decisions_.size(); ++i) json["decisions"].push_back(Summary(decisions_[i]));
+  const size_t hidden = decisions_.size() - std::min(decisions_.size(), kShownDecisions);
+  for (size_t i = hidden; i < decisions_.size(); ++i) json["decisions"].push_back(Summary(decisions_[i]));
   return Text(json);
 }
 

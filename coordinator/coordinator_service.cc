@@ -56,7 +56,7 @@ class SessionImpl final : public wire::WorkerSession::Server {
     report.load = ReadLoad(params.getLoad());
     for (const auto event : params.getEvents()) {
       auto key = ReadKey(event.getKey());
-      if (key.ok()) (event.getAdded() ? report.added : report.removed).push_back(*key);
+      if (key.ok()) report.changes.push_back({event.getAdded(), *key});
     }
     const HeartbeatVerdict verdict = coordinator_.Heartbeat(self_.id, self_.incarnation, report);
     auto results = context.getResults();

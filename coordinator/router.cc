@@ -234,8 +234,10 @@ const Computing* Planner::BestPrefill(const WorkerView& decode) {
   auto known = std::find_if(best_.begin(), best_.end(), [&](const Best& b) { return b.matched_blocks == decode.matched_blocks; });
   if (known == best_.end()) {
     Best best{decode.matched_blocks};
-    const auto key = [&](const Computing& c) { return std::tuple(c.prompt.Sum() + WorkSeconds(c.prompt) + c.interference_s + TransferSeconds(decode, c), LoadOf(*c.worker)); };
     using Key = std::tuple<double, LoadKey>;
+    const auto key = [&](const Computing& c) {
+      return Key(c.prompt.Sum() + WorkSeconds(c.prompt) + c.interference_s + TransferSeconds(decode, c), LoadOf(*c.worker));
+    };
     std::array<Key, 2> keys;
     keys.fill({std::numeric_limits<double>::infinity(), LoadKey{}});
     for (const Computing& c : prefills_) {

@@ -29,6 +29,12 @@ struct ModelIdentity {
 void WriteIdentity(const ModelIdentity& identity, wire::ModelIdentity::Builder out);
 Result<ModelIdentity> ReadIdentity(wire::ModelIdentity::Reader in);
 
+/// A change of what a worker holds.
+struct HeldChange {
+  bool added = false;
+  BlockKey key;
+};
+
 struct MemberInfo {
   WorkerId id;
   Incarnation incarnation;

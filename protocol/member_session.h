@@ -10,16 +10,11 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "protocol/member.h"
 #include "protocol/membership_view.h"
 #include "protocol/peers.h"
 
 namespace baton {
-
-/// A change of what this worker holds.
-struct HeldChange {
-  bool added = false;
-  BlockKey key;
-};
 
 /// Thread: the loop's.
 class MemberSession {

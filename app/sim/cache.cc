@@ -62,9 +62,12 @@ void SimCache::Clear() {
   changed_.clear();
 }
 
-void SimCache::DrainChanges(std::vector<BlockKey>& added, std::vector<BlockKey>& removed) {
-  for (const BlockKey& key : changed_) (blocks_.count(key) != 0 ? added : removed).push_back(key);
+std::vector<HeldChange> SimCache::DrainChanges() {
+  std::vector<HeldChange> changes;
+  changes.reserve(changed_.size());
+  for (const BlockKey& key : changed_) changes.push_back({blocks_.count(key) != 0, key});
   changed_.clear();
+  return changes;
 }
 
 }  // namespace baton

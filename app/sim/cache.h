@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/block_key.h"
+#include "protocol/member.h"
 
 namespace baton {
 
@@ -32,8 +33,8 @@ class SimCache {
   void Clear();
   size_t size() const { return blocks_.size(); }
   size_t pinned() const { return blocks_.size() - recency_.size(); }
-  /// What came and went since the last call: a key is in one of the two.
-  void DrainChanges(std::vector<BlockKey>& added, std::vector<BlockKey>& removed);
+  /// What came and went since the last call, each key once.
+  std::vector<HeldChange> DrainChanges();
 
  private:
   struct Block {

@@ -153,7 +153,7 @@ void Simulation::Beat(size_t n) {
   if (n < workers_.size()) report.load = workers_[n].load();
   report.load.transfer_bytes_per_s = config_.transfer_bytes_per_s;
   report.load.store_bytes_per_s = config_.store_bytes_per_s;
-  (n < workers_.size() ? workers_[n].cache() : store_).DrainChanges(report.added, report.removed);
+  report.changes = (n < workers_.size() ? workers_[n].cache() : store_).DrainChanges();
   CHECK(coordinator_.Heartbeat(node.member.id, node.member.incarnation, report).status.ok());
 }
 
@@ -358,7 +358,8 @@ SimReport Simulation::Run() {
 
 Status CheckConfig(const SimConfig& c) {
   if (c.decode_workers + c.mixed_workers == 0 && c.prefill_workers == 0) return InvalidError("a cluster needs workers: --prefill, --decode or --mixed");
-  const double positive[] = {c.heartbeat_s, c.transfer_bytes_per_s, c.store_bytes_per_s, c.kv_bytes_per_token, c.rate_scale, c.worker.cost.prefill_tokens_per_s};
+  const double positive[] = {c.heartbeat_s,        c.transfer_bytes_per_s, c.store_bytes_per_s,
+                             c.kv_bytes_per_token, c.rate_scale,           c.worker.cost.prefill_tokens_per_s};
   for (const double value : positive) {
     if (!(value > 0) || !std::isfinite(value)) return InvalidError("rates, sizes and periods of a simulation must be above 0");
   }
@@ -366,7 +367,10 @@ Status CheckConfig(const SimConfig& c) {
   for (const SimFailure& f : c.failures) {
     const size_t digits = std::min(f.worker.find_first_of("0123456789"), f.worker.size());
     const std::string kind = f.worker.substr(0, digits);
-    const uint32_t count = kind == "prefill" ? c.prefill_workers : kind == "decode" ? c.decode_workers : kind == "mixed" ? c.mixed_workers : kind == "store" && c.store_blocks > 0 ? 1 : 0;
+    const std::map<std::string, uint32_t> counts = {
+        {"prefill", c.prefill_workers}, {"decode", c.decode_workers}, {"mixed", c.mixed_workers}, {"store", c.store_blocks > 0 ? 1 : 0}};
+    const auto counted = counts.find(kind);
+    const uint32_t count = counted == counts.end() ? 0 : counted->second;
     bool known = false;
     for (uint32_t i = 0; i < count && !known; ++i) known = f.worker == kind + std::to_string(i);
     if (!known) return InvalidError("no worker '{}' in this cluster; workers are prefill0…, decode0…, mixed0… and store0", f.worker);

@@ -53,15 +53,12 @@ TEST(SimCache, PinnedBlocksStay) {
 TEST(SimCache, ChangesAreWhatIsNow) {
   SimCache cache(2);
   const auto a = Keys({1, 2}), b = Keys({3, 4});
-  std::vector<BlockKey> added, removed;
   cache.Insert(a);
   cache.Insert(b);
-  cache.DrainChanges(added, removed);
-  EXPECT_THAT(added, UnorderedElementsAre(b[0], b[1]));
-  EXPECT_THAT(removed, UnorderedElementsAre(a[0], a[1]));
-  added.clear(), removed.clear();
-  cache.DrainChanges(added, removed);
-  EXPECT_TRUE(added.empty() && removed.empty());
+  std::map<BlockKey, bool> changes;
+  for (const HeldChange& change : cache.DrainChanges()) changes[change.key] = change.added;
+  EXPECT_EQ(changes, (std::map<BlockKey, bool>{{a[0], false}, {a[1], false}, {b[0], true}, {b[1], true}}));
+  EXPECT_TRUE(cache.DrainChanges().empty());
 }
 
 // ---- worker ----

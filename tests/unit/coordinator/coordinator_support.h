@@ -18,6 +18,12 @@ inline std::vector<BlockKey> TestChain(uint64_t name, size_t blocks) {
   return chain;
 }
 
+inline std::vector<HeldChange> Added(std::span<const BlockKey> keys) {
+  std::vector<HeldChange> changes;
+  for (const BlockKey& key : keys) changes.push_back({true, key});
+  return changes;
+}
+
 inline MemberInfo TestInfo(const std::string& name, std::vector<std::string> roles) {
   MemberInfo info;
   info.name = name;
@@ -40,7 +46,7 @@ class CoordinatorTest : public ::testing::Test {
     auto member = coordinator_.Register(TestInfo(name, std::move(roles)));
     EXPECT_TRUE(member.ok()) << member.status().ToString();
     EXPECT_TRUE(coordinator_.Announce(member->id, member->incarnation, "tcp", name).ok());
-    HeartbeatReport report{1, true, false, load, std::move(keys), {}};
+    HeartbeatReport report{1, true, false, load, Added(keys)};
     EXPECT_TRUE(coordinator_.Heartbeat(member->id, member->incarnation, report).status.ok());
     return *member;
   }

@@ -49,13 +49,21 @@ TEST_F(CoordinatorTest, TheStoresPrefixCounts) {
 TEST_F(CoordinatorTest, EventsMoveTheIndex) {
   const auto chain = TestChain(1, 10);
   const MemberInfo d = Join("d", {"decode"}, chain);
-  HeartbeatReport report{2, false, false, {}, {TestKey(5)}, {chain[4]}};
+  HeartbeatReport report{2, false, false, {}, {{false, chain[4]}, {true, TestKey(5)}}};
   coordinator_.Heartbeat(d.id, d.incarnation, report);
   EXPECT_EQ(coordinator_.index().holder_blocks(), 10u);
   EXPECT_EQ(coordinator_.Route(chain, Query(1, 700)).chosen.cached_tokens, 256u);
-  report = {3, true, false, {}, {chain[0]}, {}};
+  report = {3, true, false, {}, {{true, chain[0]}}};
   coordinator_.Heartbeat(d.id, d.incarnation, report);
   EXPECT_EQ(coordinator_.index().holder_blocks(), 1u);
+}
+
+TEST_F(CoordinatorTest, ChangesCountInTheirOrder) {
+  const auto chain = TestChain(1, 2);
+  const MemberInfo d = Join("d", {"decode"});
+  coordinator_.Heartbeat(d.id, d.incarnation, {2, false, false, {}, {{true, chain[0]}, {false, chain[0]}, {false, chain[1]}, {true, chain[1]}}});
+  EXPECT_FALSE(coordinator_.index().Holds(d.id, chain[0])) << "computed and evicted between two beats";
+  EXPECT_TRUE(coordinator_.index().Holds(d.id, chain[1]));
 }
 
 TEST_F(CoordinatorTest, TheDeadHoldNothingAndGetNothing) {
@@ -74,7 +82,7 @@ TEST_F(CoordinatorTest, AStoppedProcessThatWakesUpIsNotBelieved) {
   const auto chain = TestChain(1, 10);
   const MemberInfo old = Join("a", {"decode"});
   const MemberInfo fresh = Join("a", {"decode"});
-  HeartbeatReport late{2, true, false, {}, chain, {}};
+  HeartbeatReport late{2, true, false, {}, Added(chain)};
   EXPECT_EQ(coordinator_.Heartbeat(old.id, old.incarnation, late).status.code(), StatusCode::kAborted);
   coordinator_.Disconnect(old.id, old.incarnation);
   EXPECT_EQ(coordinator_.index().holder_blocks(), 0u);
@@ -113,7 +121,7 @@ TEST_F(CoordinatorTest, SiblingsFollowTheFirstOfThem) {
   Advance(2.5);
   for (uint32_t id = 1; id <= 4; ++id) {
     const Member* member = coordinator_.membership().Find(WorkerId(id));
-    coordinator_.Heartbeat(member->info.id, member->info.incarnation, {2, false, false, {}, {}, {}});
+    coordinator_.Heartbeat(member->info.id, member->info.incarnation, {2, false, false, {}, {}});
   }
   coordinator_.Tick();
   EXPECT_EQ(coordinator_.Route(chain, Query(3, 4100)).chosen.cached_tokens, 0u);
@@ -126,10 +134,10 @@ TEST_F(CoordinatorTest, PredictedLoadGoesWhenAHeartbeatContainsIt) {
   WorkerLoad load;
   load.queued_prefill_tokens = 1500;
   Advance(0.01);
-  coordinator_.Heartbeat(d.id, d.incarnation, {2, false, false, load, {}, {}});
+  coordinator_.Heartbeat(d.id, d.incarnation, {2, false, false, load, {}});
   EXPECT_EQ(coordinator_.Route({}, Query(3, 1000)).chosen.cost.queue_s, 3500 / 500.0) << "too young to be in that load";
   Advance(0.1);
-  coordinator_.Heartbeat(d.id, d.incarnation, {3, false, false, load, {}, {}});
+  coordinator_.Heartbeat(d.id, d.incarnation, {3, false, false, load, {}});
   EXPECT_EQ(coordinator_.Route({}, Query(4, 1000)).chosen.cost.queue_s, 1500 / 500.0);
 }
 
@@ -147,7 +155,7 @@ TEST_F(CoordinatorTest, RefusalsAreCountedAndCarryRetryAfter) {
   EXPECT_TRUE(coordinator_.Route({}, Query(9, 1000)).ok()) << "40 s at an assumed rate say nothing";
   coordinator_.Finished({RequestId(9)});
   busy.prefill_tokens_per_s = 500;
-  coordinator_.Heartbeat(d.id, d.incarnation, {2, false, false, busy, {}, {}});
+  coordinator_.Heartbeat(d.id, d.incarnation, {2, false, false, busy, {}});
   const RouteDecision refused = coordinator_.Route({}, Query(1, 1000));
   EXPECT_EQ(refused.status.code(), StatusCode::kExhausted);
   EXPECT_NEAR(refused.retry_after_s, 10, 1e-6);

@@ -1,6 +1,7 @@
 // Workers that die, restart, hang, and whose heartbeats get lost, doubled or late: what the coordinator believes about a block
 // is never wrong for longer than the time after which silence counts as death.
 #include <set>
+#include <utility>
 
 #include "base/random.h"
 #include "tests/unit/coordinator/coordinator_support.h"
@@ -21,7 +22,7 @@ struct SimWorker {
   bool up = false;
   double hang_until_s = 0;
   std::set<BlockKey> held;
-  std::vector<BlockKey> added, removed;
+  std::vector<HeldChange> changes;
   bool snapshot_next = true;
   uint64_t sequence = 0;
 };
@@ -47,22 +48,19 @@ class StaleRoutes : public CoordinatorTest, public ::testing::WithParamInterface
     for (int i = 0; i < 5; ++i) {
       const BlockKey key = keys_[random_.Below(keys_.size())];
       if (worker.held.insert(key).second) {
-        std::erase(worker.removed, key);
-        worker.added.push_back(key);
+        worker.changes.push_back({true, key});
         gone_at_.erase({w, key});
       } else {
         worker.held.erase(key);
-        std::erase(worker.added, key);
-        worker.removed.push_back(key);
+        worker.changes.push_back({false, key});
         Gone(key, w);
       }
     }
   }
 
   void Beat(SimWorker& worker) {
-    HeartbeatReport report{++worker.sequence, worker.snapshot_next, false, {}, worker.added, worker.removed};
-    if (report.snapshot) report.added.assign(worker.held.begin(), worker.held.end()), report.removed.clear();
-    worker.added.clear(), worker.removed.clear();
+    HeartbeatReport report{++worker.sequence, worker.snapshot_next, false, {}, std::exchange(worker.changes, {})};
+    if (report.snapshot) report.changes = Added(std::vector(worker.held.begin(), worker.held.end()));
     worker.snapshot_next = false;
     if (random_.Below(100) < 5) return;  // lost, and the worker does not know
     if (random_.Below(100) < 2) late_.push_back({worker.member, report});
