@@ -6,6 +6,7 @@
 #include "app/build_info.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "kvstore/store_identity.h"
 
 namespace baton {
 namespace {
@@ -157,7 +158,7 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   config.memory_bytes = options.memory_bytes;
   config.disk_bytes = options.disk_bytes;
   config.block_bytes = identity.block_bytes;
-  config.identity = identity.ToString();
+  config.identity = StoreIdentity{identity.fingerprint, identity.numerics, identity.kv_layout}.ToString();
   config.compression = options.compression;
   config.policy = options.policy;
   config.ttl_s = options.ttl_s;

@@ -56,7 +56,7 @@ HttpExchange::HttpExchange(GatewayState& state, ClientStream& stream, kj::HttpMe
   expects_continue_ = expect == "100-continue";
   std::string connection = HeaderText(headers, kj::HttpHeaderId::CONNECTION);
   std::transform(connection.begin(), connection.end(), connection.begin(), [](unsigned char c) { return std::tolower(c); });
-  if (connection == "close") CloseAfter();
+  close_ = connection == "close";  // the body is still to be read
 }
 
 void HttpExchange::CloseAfter() {
@@ -112,6 +112,7 @@ kj::HttpHeaders HttpExchange::AnswerHeaders(const char* content_type, const std:
 
 kj::Own<kj::AsyncOutputStream> HttpExchange::Begin(int status, const kj::HttpHeaders& headers, kj::Maybe<uint64_t> length) {
   status_ = status;
+  if (close_) stream_.EndAfterAnswer();
   state_.close_next_answer = close_;
   auto output = response_.send(static_cast<kj::uint>(status), HttpReason(status), headers, length);
   state_.close_next_answer = false;

@@ -10,13 +10,8 @@ namespace baton {
 
 LoopQueue::LoopQueue(kj::UnixEventPort& port)
     : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), observer_(port, fd_, kj::UnixEventPort::FdObserver::OBSERVE_READ), task_(nullptr) {
-  CHECK(fd_ >= 0);
+  CHECK(fd_.get() >= 0);
   task_ = Drain().eagerlyEvaluate([](kj::Exception&& e) { LOG_ERROR("the loop's queue stopped: {}", e.getDescription().cStr()); });
-}
-
-LoopQueue::~LoopQueue() {
-  task_ = nullptr;
-  close(fd_);
 }
 
 void LoopQueue::Post(std::function<void()> work) {

@@ -4,6 +4,7 @@
 
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
+#include <kj/io.h>
 
 #include <functional>
 #include <mutex>
@@ -17,7 +18,6 @@ namespace baton {
 class LoopQueue {
  public:
   explicit LoopQueue(kj::UnixEventPort& port);
-  ~LoopQueue();
   LoopQueue(const LoopQueue&) = delete;
   LoopQueue& operator=(const LoopQueue&) = delete;
 
@@ -27,7 +27,7 @@ class LoopQueue {
  private:
   kj::Promise<void> Drain();
 
-  const int fd_;  // eventfd
+  const kj::AutoCloseFd fd_;  // eventfd; declared before its observer, which lets go of it first
   kj::UnixEventPort::FdObserver observer_;
   std::mutex mutex_;
   std::vector<std::function<void()>> work_;

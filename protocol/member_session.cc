@@ -126,7 +126,7 @@ kj::Promise<Status> MemberSession::Heartbeat() {
       view_version_ = r.getMembershipVersion();
       view_.Update(std::move(members));
     }
-    if (r.getDrain() && !drain_asked_) {
+    if (r.getDrain() && !draining_ && !drain_asked_) {
       drain_asked_ = true;
       if (hooks_.on_drain) hooks_.on_drain();
     }
