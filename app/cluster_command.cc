@@ -72,7 +72,10 @@ Status RunUnderMpi(LoadedConfig loaded) {
   const bool keep_mpi = config.transport.kind == "mpi";
   if (!keep_mpi) mpi->End();
   const Status status = rank->Run(coordinator);
+  const bool lost_a_member = rank->lost_a_member();
   rank.reset();
+  // Open MPI 4's mpirun waits for ever for a job one of whose ranks was killed: the last rank tells it that it is over.
+  if (mpi->rank() == 0 && lost_a_member) kill(getppid(), SIGTERM);
   if (keep_mpi) mpi->End();
   return status;
 }

@@ -54,6 +54,7 @@ class Rank::Impl {
 
   Result<PeerAddress> Listen();
   Status Run(const PeerAddress& coordinator);
+  bool lost_a_member() const { return lost_a_member_; }
 
  private:
   /// Signals must be captured before any thread exists, so that none of them is hit.
@@ -100,7 +101,7 @@ class Rank::Impl {
   std::unique_ptr<GatewayRole> gateway_;
   TransferIds transfer_ids_;
   std::unique_ptr<TransferPump> pump_;
-  bool asked_to_leave_ = false;
+  bool asked_to_leave_ = false, lost_a_member_ = false;
   kj::Own<kj::PromiseFulfiller<void>> leave_;
   Background background_{"rank"};
 };
@@ -188,7 +189,8 @@ Status Rank::Impl::StartTransport() {
   if (store_ != nullptr) RETURN_IF_ERROR(transport->Register(store_->arena()));
   pump_ = std::make_unique<TransferPump>(std::move(transport), clock_);
   members_.Watch([this](const MemberInfo& gone) {
-    LOG_INFO("{} (worker {}) has left the cluster", gone.name, gone.id.value);
+    LOG_INFO("{} (worker {}) {}", gone.name, gone.id.value, gone.draining ? "has left the cluster" : "is gone");
+    lost_a_member_ = lost_a_member_ || !gone.draining;
     pump_->Disconnect(gone.id);
     peers_->Forget(gone.address, "the worker was declared dead");
   });
@@ -326,5 +328,6 @@ Rank::Rank(RankSetup setup) : impl_(std::make_unique<Impl>(std::move(setup))) {}
 Rank::~Rank() = default;
 Result<PeerAddress> Rank::Listen() { return impl_->Listen(); }
 Status Rank::Run(const PeerAddress& coordinator) { return impl_->Run(coordinator); }
+bool Rank::lost_a_member() const { return impl_->lost_a_member(); }
 
 }  // namespace baton

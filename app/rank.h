@@ -34,6 +34,8 @@ class Rank {
   /// Builds the roles, joins the cluster of `coordinator` (this rank's own address where it plays that role) and serves until
   /// SIGINT or SIGTERM, then drains. Ok after an orderly end.
   Status Run(const PeerAddress& coordinator);
+  /// True when a member vanished without saying that it leaves.
+  bool lost_a_member() const;
 
  private:
   class Impl;

@@ -104,7 +104,8 @@ class Baton:
         for entry in pathlib.Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if os.getsid(int(entry.name)) == self.process.pid and pathlib.Path(BINARY).name in (entry / "comm").read_text():
+                    ended = ") Z " in (entry / "stat").read_text()  # mpirun never waits for a rank that was killed
+                    if not ended and os.getsid(int(entry.name)) == self.process.pid and pathlib.Path(BINARY).name in (entry / "comm").read_text():
                         pids.append(int(entry.name))
                 except (OSError, ProcessLookupError):
                     pass
