@@ -8,7 +8,7 @@
 namespace baton::jinja {
 namespace {
 
-Value Namespace_(Run& run, const Arguments& arguments) {
+Value MakeNamespace(Run& run, const Arguments& arguments) {
   auto* space = run.New<Namespace>();
   for (const Value& value : arguments.positional) {
     if (!value.IsDict()) return run.Fail("namespace() takes a dict and keyword arguments");
@@ -18,7 +18,7 @@ Value Namespace_(Run& run, const Arguments& arguments) {
   return Value::Of(space);
 }
 
-Value Dict_(Run& run, const Arguments& arguments) {
+Value MakeDict(Run& run, const Arguments& arguments) {
   Dict dict;
   for (const Value& value : arguments.positional) {
     if (value.IsDict()) {
@@ -53,12 +53,12 @@ Value Range(Run& run, const Arguments& arguments) {
   return Value::Of(std::move(list));
 }
 
-Value Cycler_(Run& run, const Arguments& arguments) {
+Value MakeCycler(Run& run, const Arguments& arguments) {
   if (arguments.positional.empty()) return run.Fail("cycler() needs at least one item");
   return Value::Of(run.New<Cycler>(arguments.positional));
 }
 
-Value Joiner_(Run& run, const Arguments& arguments) {
+Value MakeJoiner(Run& run, const Arguments& arguments) {
   const Parameters p(run, "joiner", arguments, {"sep"});
   return p.ok() ? Value::Of(run.New<Joiner>(p.Get(0) != nullptr ? *p.Get(0) : Value::String(", "))) : Value();
 }
@@ -177,7 +177,7 @@ Value CallObjectMethod(Run& run, Object& object, std::string_view name, const Ar
 
 void DefineGlobals(Run& run, Scope& scope) {
   const std::pair<std::string_view, Function::Body> functions[] = {
-      {"range", Range}, {"dict", Dict_}, {"namespace", Namespace_}, {"cycler", Cycler_}, {"joiner", Joiner_}, {"raise_exception", RaiseException}, {"strftime_now", StrftimeNow}};
+      {"range", Range}, {"dict", MakeDict}, {"namespace", MakeNamespace}, {"cycler", MakeCycler}, {"joiner", MakeJoiner}, {"raise_exception", RaiseException}, {"strftime_now", StrftimeNow}};
   for (const auto& [name, body] : functions) scope.Set(name, Value::Of(run.New<Function>(body)));
 }
 

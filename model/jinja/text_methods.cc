@@ -11,11 +11,15 @@
 namespace baton::jinja {
 namespace {
 
-using Names = std::initializer_list<std::string_view>;
-
-Value NoArguments(Run& run, std::string_view name, const Arguments& arguments, Text (*make)(const Text&), const Value& self) {
-  const Parameters p(run, name, arguments, {});
-  return p.ok() && run.ChargeBytes(2 * self.text().bytes.size()) ? run.MakeText(make(self.text())) : Value();
+/// A method without arguments that maps the text.
+template <Text (*kMake)(const Text&)>
+Value Mapped(Run& run, const Value& self, const Arguments& arguments) {
+  const Parameters p(run, "str method", arguments, {});
+  return p.ok() && run.ChargeBytes(2 * self.text().bytes.size()) ? run.MakeText(kMake(self.text())) : Value();
+}
+template <Case kMode>
+Text WithCase(const Text& text) {
+  return MapCase(text, kMode);
 }
 
 Value Predicate(Run& run, std::string_view name, const Arguments& arguments, bool value) {
@@ -274,7 +278,6 @@ Value ExpandTabs(Run& run, const Value& self, const Arguments& arguments) {
   return run.MakeText(std::move(out));
 }
 
-#define TEXT(name) [](Run & run, const Value& self, const Arguments& a) -> Value { return NoArguments(run, name, a, [](const Text& t) -> Text
 #define PREDICATE(name, test) \
   {name, [](Run& run, const Value& self, const Arguments& a) { return Predicate(run, name, a, run.ChargeBytes(4 * self.text().bytes.size()) && (test)); }}
 
@@ -282,12 +285,12 @@ constexpr struct {
   std::string_view name;
   MethodBody body;
 } kMethods[] = {
-    {"upper", TEXT("upper") { return MapCase(t, Case::kUpper); }, self); }},
-    {"lower", TEXT("lower") { return MapCase(t, Case::kLower); }, self); }},
-    {"casefold", TEXT("casefold") { return MapCase(t, Case::kLower); }, self); }},
-    {"title", TEXT("title") { return MapCase(t, Case::kTitle); }, self); }},
-    {"swapcase", TEXT("swapcase") { return MapCase(t, Case::kSwap); }, self); }},
-    {"capitalize", TEXT("capitalize") { return Capitalize(t); }, self); }},
+    {"upper", Mapped<WithCase<Case::kUpper>>},
+    {"lower", Mapped<WithCase<Case::kLower>>},
+    {"casefold", Mapped<WithCase<Case::kLower>>},
+    {"title", Mapped<WithCase<Case::kTitle>>},
+    {"swapcase", Mapped<WithCase<Case::kSwap>>},
+    {"capitalize", Mapped<Capitalize>},
     {"strip", [](Run& run, const Value& self, const Arguments& a) { return StripMethod(run, self, a, Side::kBoth); }},
     {"lstrip", [](Run& run, const Value& self, const Arguments& a) { return StripMethod(run, self, a, Side::kLeft); }},
     {"rstrip", [](Run& run, const Value& self, const Arguments& a) { return StripMethod(run, self, a, Side::kRight); }},
@@ -327,7 +330,6 @@ constexpr struct {
     PREDICATE("isidentifier", IsAll(self.text().bytes, IsWordCharacter) && !IsDecimal(Decode(self.text().bytes)[0])),
 };
 
-#undef TEXT
 #undef PREDICATE
 
 }  // namespace
