@@ -180,14 +180,14 @@ TEST_F(CoordinatorTest, JsonTellsTheClusterTheRouteAndTheRequest) {
   const auto chain = TestChain(1, 10);
   Join("d", {"decode"}, chain);
   Join("p", {"prefill"});
-  RouteQuery query = Query(9, 2000);
+  RouteQuery query = Query(9, 1000);
   query.tenant = "caf\xff";  // no UTF-8
   const Json dry = Json::parse(coordinator_.ExplainRouteJson(chain, query));
   EXPECT_TRUE(dry["ok"]);
   EXPECT_EQ(dry["candidates"].size(), 2u);
   EXPECT_EQ(coordinator_.LastDecisions().size(), 0u) << "a dry run leaves nothing";
   coordinator_.Route(chain, query);
-  coordinator_.Finished({RequestId(9), 1.5, 3.0, 2000, 640, true});
+  coordinator_.Finished({RequestId(9), 1.5, 3.0, 1000, 640, true});
   const auto text = coordinator_.ExplainRequestJson(RequestId(9));
   ASSERT_TRUE(text.ok());
   const Json request = Json::parse(*text);

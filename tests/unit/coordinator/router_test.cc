@@ -239,6 +239,16 @@ TEST(Router, PoliciesOtherThanCost) {
   EXPECT_THAT(turns, ElementsAre(1, 2, 3, 1, 2, 3));
 }
 
+TEST(Router, ADecodeWorkerIsKeptFreeForAnswersToCome) {
+  RouterConfig config = Config();
+  config.reserved_streams = 1;
+  const std::vector<WorkerView> workers = {Worker(1, "d"), Worker(2, "p")};
+  const RouteDecision decision = Route(config, Query(1000), workers);
+  EXPECT_EQ(decision.chosen.prefill, WorkerId(2));
+  EXPECT_NEAR(Find(decision, 1, 0).cost.interference_s, 1.0, 1e-9) << "as if one stream ran";
+  EXPECT_NEAR(Route(config, Query(1000), std::vector{Worker(3, "pd")}).chosen.cost.interference_s, 0, 1e-9) << "a worker of both roles is for both";
+}
+
 TEST(Router, WaitingForTheSameWorkBeatsDoingItAgain) {
   // Worker 1 computes this very prompt for a sibling: 1 s of queue, then all cached. Worker 2 would need the same second.
   const std::vector<WorkerView> workers = {Queued(Worker(1, "d", 10), 1000), Worker(2, "d")};
