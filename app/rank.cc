@@ -54,7 +54,7 @@ class Rank::Impl {
 
   Result<PeerAddress> Listen();
   Status Run(const PeerAddress& coordinator);
-  bool lost_a_member() const { return lost_a_member_; }
+  bool lost_a_member() const { return coordinator_ != nullptr && coordinator_->lost_a_member(); }
 
  private:
   /// Signals must be captured before any thread exists, so that none of them is hit.
@@ -101,7 +101,7 @@ class Rank::Impl {
   std::unique_ptr<GatewayRole> gateway_;
   TransferIds transfer_ids_;
   std::unique_ptr<TransferPump> pump_;
-  bool asked_to_leave_ = false, lost_a_member_ = false;
+  bool asked_to_leave_ = false;
   kj::Own<kj::PromiseFulfiller<void>> leave_;
   Background background_{"rank"};
 };
@@ -189,8 +189,7 @@ Status Rank::Impl::StartTransport() {
   if (store_ != nullptr) RETURN_IF_ERROR(transport->Register(store_->arena()));
   pump_ = std::make_unique<TransferPump>(std::move(transport), clock_);
   members_.Watch([this](const MemberInfo& gone) {
-    LOG_INFO("{} (worker {}) {}", gone.name, gone.id.value, gone.draining ? "has left the cluster" : "is gone");
-    lost_a_member_ = lost_a_member_ || !gone.draining;
+    LOG_INFO("{} (worker {}) is gone", gone.name, gone.id.value);
     pump_->Disconnect(gone.id);
     peers_->Forget(gone.address, "the worker was declared dead");
   });

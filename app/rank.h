@@ -34,7 +34,7 @@ class Rank {
   /// Builds the roles, joins the cluster of `coordinator` (this rank's own address where it plays that role) and serves until
   /// SIGINT or SIGTERM, then drains. Ok after an orderly end.
   Status Run(const PeerAddress& coordinator);
-  /// True when a member vanished without saying that it leaves.
+  /// On the coordinator's rank: true when a member vanished without having said that it leaves.
   bool lost_a_member() const;
 
  private:

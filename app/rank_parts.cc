@@ -76,6 +76,11 @@ CoordinatorRole::CoordinatorRole(RankContext& context)
         LOG_ERROR("the coordinator's clock stopped: {}", e.getDescription().cStr());
       })) {}
 
+bool CoordinatorRole::lost_a_member() const {
+  const auto& members = coordinator_.membership().members();
+  return std::any_of(members.begin(), members.end(), [](const auto& entry) { return !entry.second.alive && !entry.second.info.draining; });
+}
+
 WorkerRole::WorkerRole(RankContext& context, std::unique_ptr<Model> model, PoolMemory memory)
     : context_(context), model_(std::move(model)), memory_(std::move(memory)) {}
 

@@ -57,6 +57,8 @@ class CoordinatorRole {
  public:
   explicit CoordinatorRole(RankContext& context);
   wire::Coordinator::Client client() { return client_; }
+  /// A member vanished without having said that it leaves.
+  bool lost_a_member() const;
 
  private:
   Coordinator coordinator_;

@@ -90,6 +90,8 @@ Json ToJson(const Member& member, Instant now) {
           {"incarnation", info.incarnation.value},
           {"name", info.name},
           {"host", info.hostname},
+          {"address", info.address.ToString()},
+          {"transport", info.transport_address},
           {"pid", info.pid},
           {"roles", info.roles},
           {"state", state},
