@@ -16,7 +16,7 @@ std::vector<Option> OptionTable(Config& c) {
       {"cluster.roles", &c.cluster.roles, "", "roles of rank 0, 1, …; a rank may have several joined by +; the last entry repeats"},
       {"cluster.bind_host", &c.cluster.bind_host, "", "address the control plane listens on"},
       {"cluster.name", &c.cluster.name, "", "this worker's name in the cluster; empty: made of host and rank. A worker that comes back under its name replaces its former self"},
-      {"cluster.key", &c.cluster.key, "", "secret that every rank must know; empty: none is asked, allowed on loopback only (mpirun hands out a fresh one elsewhere)", 0, 0, {}, true},
+      {"cluster.key", &c.cluster.key, "", "secret that every rank must know; empty: none on loopback, elsewhere mpirun's ranks get a fresh one", 0, 0, {}, true},
       {"cluster.join", &c.cluster.join, "", "HOST:PORT of a running cluster's coordinator to join without MPI"},
       {"cluster.heartbeat_s", &c.cluster.heartbeat_s, "seconds", "time between a worker's heartbeats", 0.01, 60},
       {"cluster.dead_after_s", &c.cluster.dead_after_s, "seconds", "silence after which a worker counts as dead", 0.05, 600},

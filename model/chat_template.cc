@@ -36,7 +36,8 @@ Result<int64_t> ParseNow(const Json* now) {
   int year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0;
   const std::string text = now->is_string() ? now->get<std::string>() : "";
   const int fields = std::sscanf(text.c_str(), "%4d-%2d-%2d%*[T ]%2d:%2d:%2d", &year, &month, &day, &hour, &minute, &second);
-  const bool valid = fields >= 3 && year >= 1 && month >= 1 && month <= 12 && day >= 1 && day <= 31 && hour >= 0 && hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second <= 60;
+  const bool valid = fields >= 3 && year >= 1 && month >= 1 && month <= 12 && day >= 1 && day <= 31 &&
+                     hour >= 0 && hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second <= 60;
   if (!valid) return InvalidError("now must be an ISO 8601 time such as 2026-11-24T09:05:07");
   // Days since 1970 of the proleptic Gregorian calendar, years beginning in March.
   const int64_t y = month <= 2 ? year - 1 : year;
@@ -111,7 +112,8 @@ Value MessageValues(Run& run, const Json& messages) {
     Dict dict;
     dict.from_user = true;
     for (const auto& [key, value] : message.items()) {
-      const bool known = key == "role" && value.is_string() && std::find(std::begin(kKnownRoles), std::end(kKnownRoles), value.get_ref<const std::string&>()) != std::end(kKnownRoles);
+      const bool known = key == "role" && value.is_string() &&
+                         std::find(std::begin(kKnownRoles), std::end(kKnownRoles), value.get_ref<const std::string&>()) != std::end(kKnownRoles);
       dict.Set(Value::String(Text(key, true)), jinja::FromJson(run, value, !known));
     }
     list.items.push_back(Value::Of(std::move(dict)));

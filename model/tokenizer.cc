@@ -73,7 +73,9 @@ Status Tokenizer::Build(TokenizerParts parts) {
     if (added.content.size() > kMaxAddedBytes) return InvalidError("added token {} has {} bytes, at most {} are allowed", added.id, added.content.size(), kMaxAddedBytes);
   }
   // Ids need not be dense, but a huge hole is a broken file and would cost memory for nothing.
-  if (size > 4 * (parts_.vocab.size() + parts_.added.size()) + 65536) return InvalidError("token ids reach {} but there are only {} tokens", size - 1, parts_.vocab.size() + parts_.added.size());
+  if (size > 4 * (parts_.vocab.size() + parts_.added.size()) + 65536) {
+    return InvalidError("token ids reach {} but there are only {} tokens", size - 1, parts_.vocab.size() + parts_.added.size());
+  }
   auto bpe = parts_.scores.empty() ? BpeModel::Make(parts_.vocab, parts_.merges, parts_.bpe, parts_.strict_merges)
                                    : BpeModel::MakeFromScores(parts_.vocab, parts_.scores, parts_.bpe);
   if (!bpe.ok()) return bpe.status();

@@ -118,7 +118,8 @@ Status AddPreTokenizer(const Json& json, int depth, TokenizerParts& parts, bool&
   if (type == "Metaspace") {
     const std::string scheme = StringOr(json, "prepend_scheme", BoolOr(json, "add_prefix_space", true) ? "always" : "never");
     return pre.AddMetaspace(StringOr(json, "replacement", "\xE2\x96\x81"),
-                            scheme == "always" ? PreTokenizer::PrependScheme::kAlways : scheme == "first" ? PreTokenizer::PrependScheme::kFirst : PreTokenizer::PrependScheme::kNever,
+                            scheme == "always" ? PreTokenizer::PrependScheme::kAlways :
+                            scheme == "first" ? PreTokenizer::PrependScheme::kFirst : PreTokenizer::PrependScheme::kNever,
                             BoolOr(json, "split", true));
   }
   return InvalidError("pre_tokenizer '{}' is not supported; supported are Split, Digits, ByteLevel, Metaspace, Sequence", Printable(type));

@@ -13,6 +13,10 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ "$install" = 0 ] || install_packages
+# The tests of the real model say SKIPPED where it cannot be fetched.
+export BATON_DEMO_MODEL="${BATON_DEMO_MODEL:-$(demo_model || true)}"
+[ -n "$BATON_DEMO_MODEL" ] || unset BATON_DEMO_MODEL
+mpi_environment || true
 build "$preset"
 dir="$ROOT/build"; [ "$preset" = release ] || dir="$ROOT/build/$preset"
 cd "$dir" && ctest --output-on-failure --timeout 600 -j "$(nproc)" "${args[@]}"

@@ -333,7 +333,8 @@ Text FormatPercent(Run& run, const Text& format, const Value& arguments) {
     if (out.bytes.size() > Run::kMaxTextBytes) run.Fail("the chat template makes a text that is too long");
   }
   // Python lets whatever can be subscripted go unused, since it may be there for its names.
-  const bool subscript = arguments.IsDict() || arguments.IsUndefined() || (arguments.IsList() && (arguments.list().kind == List::Kind::kList || arguments.list().kind == List::Kind::kRange));
+  const bool subscript = arguments.IsDict() || arguments.IsUndefined() ||
+                         (arguments.IsList() && (arguments.list().kind == List::Kind::kList || arguments.list().kind == List::Kind::kRange));
   const bool all_used = next >= values.size() || subscript;
   if (!all_used) run.Fail("not all arguments converted during string formatting");
   return out;

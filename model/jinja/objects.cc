@@ -177,7 +177,8 @@ Value CallObjectMethod(Run& run, Object& object, std::string_view name, const Ar
 
 void DefineGlobals(Run& run, Scope& scope) {
   const std::pair<std::string_view, Function::Body> functions[] = {
-      {"range", Range}, {"dict", MakeDict}, {"namespace", MakeNamespace}, {"cycler", MakeCycler}, {"joiner", MakeJoiner}, {"raise_exception", RaiseException}, {"strftime_now", StrftimeNow}};
+      {"range", Range}, {"dict", MakeDict}, {"namespace", MakeNamespace}, {"cycler", MakeCycler}, {"joiner", MakeJoiner},
+      {"raise_exception", RaiseException}, {"strftime_now", StrftimeNow}};
   for (const auto& [name, body] : functions) scope.Set(name, Value::Of(run.New<Function>(body)));
 }
 

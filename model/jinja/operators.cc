@@ -125,7 +125,9 @@ Value Run::Repeat(const Value& sequence, const Value& count) {
   }
   const List& list = sequence.list();
   if (list.kind != List::Kind::kList && list.kind != List::Kind::kTuple) return Fail(fmt::format("unsupported operand type(s) for *: '{}' and 'int'", TypeName(sequence)));
-  if (!list.items.empty() && (times > Int{kMaxUnits} || !Charge(8 * list.items.size() * static_cast<uint64_t>(times)))) return Fail("the chat template makes a list that is too long");
+  if (!list.items.empty() && (times > Int{kMaxUnits} || !Charge(8 * list.items.size() * static_cast<uint64_t>(times)))) {
+    return Fail("the chat template makes a list that is too long");
+  }
   std::vector<Value> items;
   for (Int i = 0; !list.items.empty() && i < times; ++i) items.insert(items.end(), list.items.begin(), list.items.end());
   return MakeList(std::move(items), list.kind);

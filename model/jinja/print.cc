@@ -28,7 +28,8 @@ void AppendTextRepr(const Text& text, Text& out) {
     else if (c == '\n') piece = "\\n";
     else if (c == '\r') piece = "\\r";
     else if (c == '\t') piece = "\\t";
-    else if (!IsPrintable(c)) piece = c < 0x100 ? fmt::format("\\x{:02x}", static_cast<uint32_t>(c)) : c < 0x10000 ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c)) : fmt::format("\\U{:08x}", static_cast<uint32_t>(c));
+    else if (!IsPrintable(c)) piece = c < 0x100 ? fmt::format("\\x{:02x}", static_cast<uint32_t>(c)) :
+                                 c < 0x10000 ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c)) : fmt::format("\\U{:08x}", static_cast<uint32_t>(c));
     out.Append(piece, text.UserAt(at));
     rest.remove_prefix(step.length);
     at += step.length;

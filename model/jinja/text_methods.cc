@@ -227,7 +227,9 @@ Value JoinMethod(Run& run, const Value& self, const Arguments& arguments) {
   bool first = true;
   for (const Value& item : run.Iterate(*p.Get(0))) {
     if (!item.IsText()) return run.Fail(fmt::format("join() expected str instances, {} found", TypeName(item)));
-    if (!run.ChargeBytes(out.bytes.size() + item.text().bytes.size() > Run::kMaxTextBytes ? Run::kMaxTextBytes + 1 : item.text().bytes.size() + self.text().bytes.size())) return Value();
+    const size_t added = item.text().bytes.size() + self.text().bytes.size();
+    const bool fits = out.bytes.size() + item.text().bytes.size() <= Run::kMaxTextBytes;
+    if (!run.ChargeBytes(fits ? added : Run::kMaxTextBytes + 1)) return Value();
     if (!first) out.Append(self.text());
     first = false;
     out.Append(item.text());
