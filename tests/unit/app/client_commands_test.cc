@@ -6,6 +6,7 @@
 #include "app/http_client.h"
 #include "app/load_report.h"
 #include "app/load_trace.h"
+#include "base/log.h"
 #include "tests/unit/gateway/fake_support.h"
 
 namespace baton {
@@ -31,6 +32,8 @@ Outcome RunCommand(std::vector<std::string> arguments, const std::string& input 
 
 class ClientCommands : public testing::Test {
  protected:
+  // As main() does for the program: the gateway's log lines may not mix with what the commands print.
+  static void SetUpTestSuite() { ASSERT_TRUE(InitLogging({}).ok()); }
   std::string Url() const { return "http://127.0.0.1:" + std::to_string(server_.port()); }
   GatewayServer server_;
 };
