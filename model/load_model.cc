@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "model/transformer.h"
+#include "model/weight_memory.h"
 
 namespace baton {
 
@@ -57,7 +58,9 @@ Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options) {
   ASSIGN_OR_RETURN(const std::unique_ptr<WeightFile> file, OpenWeights(options.path));
   ASSIGN_OR_RETURN(const ModelDescription described, Describe(options, *file));
   const unsigned threads = options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
-  return MakeTransformer(*file, described.numerics, described.layout, *kernels, threads);
+  const std::string& cache = options.weights_cache;
+  const std::string folder = cache == "auto" ? UserCacheFolder() : cache == "none" ? std::string() : cache;
+  return MakeTransformer(*file, described.numerics, described.layout, *kernels, threads, folder);
 }
 
 }  // namespace baton

@@ -78,6 +78,7 @@ struct LoadOptions {
   uint32_t threads = 0;             // 0: one a physical core
   std::string isa = "auto";         // auto, scalar, avx2, avx512
   std::string device = "auto";      // auto, cpu, cuda
+  std::string weights_cache = "auto";  // folder of repacked weights that processes share; auto: in the user's cache; none
 };
 /// Loads a model. Errors: kNotFound, kInvalid (names the file, the tensor or key and the reason), kExhausted.
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options);

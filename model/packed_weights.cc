@@ -1,58 +1,57 @@
 #include "model/packed_weights.h"
 
-#include <sys/mman.h>
-
-#include <cerrno>
-#include <cstring>
-#include <utility>
+#include "base/log.h"
 
 namespace baton {
 namespace {
 
-constexpr size_t kLargePage = 2 << 20;
-constexpr size_t kReadAhead = 8192;  // kernels prefetch past the end of what they read
+constexpr size_t kSmallest = 16 << 20;  // bytes worth a file
+constexpr std::string_view kFormat = "baton-packed-weights-v1";  // raise with every change of packed_matrix.h
+
+/// Names the file: what the weights are, and how they are packed.
+std::string CacheKey(const WeightFile& file, PackRoute route) {
+  Sha256Hasher hasher;
+  hasher.Update(AsBytes(kFormat));
+  hasher.Update(file.info().fingerprint);
+  hasher.Update(AsBytes(fmt::format(" route {}", static_cast<int>(route))));
+  return HexEncode(hasher.Finish()).substr(0, 40);
+}
 
 }  // namespace
 
-Result<LargePages> LargePages::Allocate(size_t bytes) {
-  LargePages pages;
-  pages.bytes_ = RoundUp(bytes + kReadAhead, kLargePage);
-  void* memory = mmap(nullptr, pages.bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
-    return ExhaustedError("no memory for {} of weights: {}", HumanBytes(bytes), std::strerror(errno));
+void PackedWeights::Fill(const WeightFile& file, PackRoute route, ThreadPool& pool, std::byte* out) const {
+  for (const auto& [name, matrix] : matrices_) {
+    const Tensor& tensor = *file.Find(name);
+    pool.Run(matrix.tiles(), [&](size_t begin, size_t end, unsigned) {
+      PackTiles(tensor, matrix, route, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), out);
+    });
+    out += RoundUp(matrix.bytes(), 64);
   }
-  madvise(memory, pages.bytes_, MADV_HUGEPAGE);  // a wish; ordinary pages do as well
-  pages.data_ = static_cast<std::byte*>(memory);
-  return Result<LargePages>(std::move(pages));
 }
 
-LargePages& LargePages::operator=(LargePages&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-LargePages::~LargePages() {
-  if (data_ != nullptr) munmap(data_, bytes_);
-}
-
-Result<PackedWeights> PackedWeights::Pack(const WeightFile& file, PackRoute route, ThreadPool& pool) {
+Result<PackedWeights> PackedWeights::Pack(const WeightFile& file, PackRoute route, const std::string& cache_folder, ThreadPool& pool) {
   PackedWeights packed;
   for (const Tensor* tensor : file.tensors()) {
     if (tensor->shape.size() != 2) continue;
     const auto [it, added] = packed.matrices_.emplace(tensor->name, PlanMatrix(*tensor, route));
     packed.bytes_ += RoundUp(it->second.bytes(), 64);
   }
-  ASSIGN_OR_RETURN(packed.memory_, LargePages::Allocate(packed.bytes_));
-  size_t offset = 0;
+  const auto fill = [&](std::byte* out) { packed.Fill(file, route, pool, out); };
+  bool ready = false;
+  if (!cache_folder.empty() && packed.bytes_ >= kSmallest) {
+    auto cached = WeightMemory::FromCache(cache_folder, CacheKey(file, route), packed.bytes_, fill);
+    ready = cached.ok();
+    if (ready) packed.memory_ = std::move(*cached);
+    else LOG_WARN("weights are repacked for this process alone: {}", cached.status().message());
+  }
+  if (!ready) {
+    ASSIGN_OR_RETURN(packed.memory_, WeightMemory::Own(packed.bytes_));
+    fill(packed.memory_.data());
+  }
+  const std::byte* place = packed.memory_.data();
   for (auto& [name, matrix] : packed.matrices_) {
-    const Tensor& tensor = *file.Find(name);
-    std::byte* place = packed.memory_.data() + offset;
-    pool.Run(matrix.tiles(), [&](size_t begin, size_t end, unsigned) {
-      PackTiles(tensor, matrix, route, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), place);
-    });
     matrix.data = place;
-    offset += RoundUp(matrix.bytes(), 64);
+    place += RoundUp(matrix.bytes(), 64);
   }
   return Result<PackedWeights>(std::move(packed));
 }

@@ -1,4 +1,5 @@
-// All matrices of a model, repacked for the kernels into one piece of memory.
+// All matrices of a model, repacked for the kernels into one piece of memory: this process's own, or a file in the user's
+// cache folder that every rank of a host maps, so that the host holds the weights once and a second start repacks nothing.
 #pragma once
 
 #include <map>
@@ -7,37 +8,27 @@
 
 #include "model/kernels/packed_matrix.h"
 #include "model/thread_pool.h"
+#include "model/weight_memory.h"
 #include "model/weights.h"
 
 namespace baton {
 
-/// A private anonymous mapping, in large pages where the system has them; zeroed.
-class LargePages {
- public:
-  LargePages() = default;
-  static Result<LargePages> Allocate(size_t bytes);
-  LargePages(LargePages&& other) noexcept { *this = std::move(other); }
-  LargePages& operator=(LargePages&& other) noexcept;
-  ~LargePages();
-  std::byte* data() const { return data_; }
-
- private:
-  std::byte* data_ = nullptr;
-  size_t bytes_ = 0;
-};
-
 /// Thread: read-only after Pack, so any.
 class PackedWeights {
  public:
-  /// Packs every matrix of `file` with the threads of `pool`; `file` may be closed afterwards. kExhausted without memory.
-  static Result<PackedWeights> Pack(const WeightFile& file, PackRoute route, ThreadPool& pool);
+  /// Takes every matrix of `file` from the cache folder, or packs it with the threads of `pool` (and puts it there). An
+  /// empty folder, one that cannot be written and a model under 16 MiB mean this process's own memory. `file` may be closed
+  /// afterwards. kExhausted without memory.
+  static Result<PackedWeights> Pack(const WeightFile& file, PackRoute route, const std::string& cache_folder, ThreadPool& pool);
   /// Null for a name that is no matrix of the file.
   const PackedMatrix* Find(std::string_view name) const;
   size_t bytes() const { return bytes_; }
+  bool shared() const { return memory_.shared(); }
 
  private:
+  void Fill(const WeightFile& file, PackRoute route, ThreadPool& pool, std::byte* out) const;
   std::map<std::string, PackedMatrix, std::less<>> matrices_;
-  LargePages memory_;
+  WeightMemory memory_;
   size_t bytes_ = 0;
 };
 

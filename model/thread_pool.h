@@ -1,5 +1,5 @@
-// The compute threads of one model: fork-join inside one Forward. Waiting threads spin briefly, then sleep, so that ranks
-// on few cores do not starve each other. Which thread computes what never decides a bit: every output is computed whole by
+// The compute threads of one model: fork-join inside one Forward. Waiting threads spin briefly, then sleep, and the caller
+// does the shares of threads that have not come by then, so that ranks on few cores do not starve each other. Which thread computes what never decides a bit: every output is computed whole by
 // one thread, in one order.
 #pragma once
 
@@ -23,19 +23,26 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   unsigned threads() const { return static_cast<unsigned>(workers_.size()) + 1; }
-  /// Calls work on each thread for its contiguous share of [0, count); returns when all are done. For equal units.
+  /// Calls work for contiguous shares of [0, count), one a thread; returns when all are done. For equal units.
   void Run(size_t count, const RangeWork& work);
   /// Calls work for each unit of [0, count), each thread taking the next when it has finished one; returns when all are
   /// done. For units of unlike size.
   void RunEach(size_t count, const UnitWork& work);
 
  private:
-  void Loop(unsigned index);
-  void Share(unsigned index);
+  /// What a Run has to give: its number, how many shares it has and the next one nobody has taken.
+  struct Ticket {
+    uint32_t run;
+    uint16_t shares, next;
+  };
+  void Loop();
+  bool TakeShare(uint32_t run, unsigned thread);
   std::vector<std::thread> workers_;
-  std::atomic<uint32_t> generation_{0}, pending_{0};
+  std::atomic<uint32_t> run_{0}, pending_{0};  // shares not finished
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<unsigned> next_thread_{1};
   std::atomic<bool> stop_{false};
-  const RangeWork* work_ = nullptr;
+  const RangeWork* work_ = nullptr;  // these two may be read by whoever holds a share
   size_t count_ = 0;
 };
 

@@ -42,8 +42,8 @@ class Transformer final : public Model {
   const KvLayout& kv_layout() const override { return layout_; }
   Numerics numerics() const override { return numerics_; }
   Status Forward(std::span<const SequenceSlice> batch, const LayerObserver& on_layer) override;
-  Status Load(const WeightFile& file) {
-    ASSIGN_OR_RETURN(weights_, LoadTransformerWeights(file, numerics_, pool_));
+  Status Load(const WeightFile& file, const std::string& cache_folder) {
+    ASSIGN_OR_RETURN(weights_, LoadTransformerWeights(file, numerics_, cache_folder, pool_));
     return OkStatus();
   }
 
@@ -318,9 +318,10 @@ Status Transformer::Forward(std::span<const SequenceSlice> batch, const LayerObs
 }  // namespace
 
 Result<std::unique_ptr<Model>> MakeTransformer(const WeightFile& file, Numerics numerics, const KvLayout& layout,
-                                               const Kernels& kernels, unsigned threads) {
+                                               const Kernels& kernels, unsigned threads,
+                                               const std::string& cache_folder) {
   auto model = std::make_unique<Transformer>(file.info(), numerics, layout, kernels, threads);
-  RETURN_IF_ERROR(model->Load(file));
+  RETURN_IF_ERROR(model->Load(file, cache_folder));
   return Result<std::unique_ptr<Model>>(std::move(model));
 }
 

@@ -9,8 +9,10 @@
 
 namespace baton {
 
-/// Repacks `file` (which may be closed afterwards) for the given arithmetic. `threads` is at least 1.
+/// Repacks `file` (which may be closed afterwards) for the given arithmetic. `threads` is at least 1. `cache_folder`
+/// is for the repacked weights (weight_memory.h); empty for none.
 Result<std::unique_ptr<Model>> MakeTransformer(const WeightFile& file, Numerics numerics, const KvLayout& layout,
-                                               const Kernels& kernels, unsigned threads);
+                                               const Kernels& kernels, unsigned threads,
+                                               const std::string& cache_folder);
 
 }  // namespace baton

@@ -68,10 +68,11 @@ PackRoute RouteOf(Numerics numerics) {
 
 }  // namespace
 
-Result<TransformerWeights> LoadTransformerWeights(const WeightFile& file, Numerics numerics, ThreadPool& pool) {
+Result<TransformerWeights> LoadTransformerWeights(const WeightFile& file, Numerics numerics, const std::string& cache_folder,
+                                                  ThreadPool& pool) {
   const ModelInfo& info = file.info();
   TransformerWeights weights;
-  ASSIGN_OR_RETURN(weights.packed, PackedWeights::Pack(file, RouteOf(numerics), pool));
+  ASSIGN_OR_RETURN(weights.packed, PackedWeights::Pack(file, RouteOf(numerics), cache_folder, pool));
   ASSIGN_OR_RETURN(weights.embedding, LoadLinear(file, weights.packed, "model.embed_tokens", info.vocab, info.hidden));
   weights.head = weights.embedding;
   if (!info.tied) {

@@ -26,6 +26,7 @@ struct TransformerWeights {
 };
 
 /// Repacks `file` for the given arithmetic; the file may be closed afterwards. kInvalid names a missing or ill-shaped tensor.
-Result<TransformerWeights> LoadTransformerWeights(const WeightFile& file, Numerics numerics, ThreadPool& pool);
+Result<TransformerWeights> LoadTransformerWeights(const WeightFile& file, Numerics numerics, const std::string& cache_folder,
+                                                  ThreadPool& pool);
 
 }  // namespace baton

@@ -40,20 +40,25 @@ BATON_INLINE Scratch Divide(const AttentionTask& t, uint32_t dim) {
   return s;
 }
 
-/// 16 elements from d on of a stored vector; fewer at the head's end, then zeros.
+/// 16 elements of a stored vector, as f32.
 template <KvDtype kDtype>
-BATON_INLINE F32x16 LoadStored(const std::byte* vector, uint32_t d, uint32_t head_dim, float scale) {
-  constexpr uint32_t kBytes = kDtype == KvDtype::kF32 ? 4 : kDtype == KvDtype::kInt8 ? 1 : 2;
-  const std::byte* p = vector + d * kBytes;
-  std::byte part[kLanes * kBytes] = {};
-  if (d + kLanes > head_dim) {
-    std::memcpy(part, p, (head_dim - d) * kBytes);
-    p = part;
-  }
+BATON_INLINE F32x16 Widen(const std::byte* p, float scale) {
   if constexpr (kDtype == KvDtype::kF32) return Load(reinterpret_cast<const float*>(p));
   else if constexpr (kDtype == KvDtype::kF16) return LoadF16(p);
   else if constexpr (kDtype == KvDtype::kBf16) return LoadBf16(p);
   else return Mul(LoadI8(p), Set1(scale));
+}
+template <KvDtype kDtype>
+constexpr uint32_t kStoredBytes = kDtype == KvDtype::kF32 ? 4 : kDtype == KvDtype::kInt8 ? 1 : 2;
+
+/// The elements from d on; at the head's end there may be fewer than 16, then zeros.
+template <KvDtype kDtype>
+BATON_INLINE F32x16 LoadStored(const std::byte* vector, uint32_t d, uint32_t head_dim, float scale) {
+  const std::byte* p = vector + d * kStoredBytes<kDtype>;
+  if (d + kLanes <= head_dim) [[likely]] return Widen<kDtype>(p, scale);
+  std::byte part[kLanes * kStoredBytes<kDtype>] = {};
+  std::memcpy(part, p, (head_dim - d) * kStoredBytes<kDtype>);
+  return Widen<kDtype>(part, scale);
 }
 
 /// The stored vectors of a tile and, for int8, their scales.
@@ -85,12 +90,12 @@ BATON_INLINE void Expect(const StoredTile& tile, uint32_t count, size_t vector_b
   }
 }
 
-/// Positions [base, base + present) into s.keys and s.values; `following` positions come next.
+/// The keys of positions [base, base + present) into s.keys; `values` are found, and the keys of `following` positions asked for.
 template <KvDtype kDtype>
-void LoadTile(const AttentionTask& t, uint32_t base, uint32_t present, uint32_t following, uint32_t dim, const Scratch& s) {
+void LoadKeys(const AttentionTask& t, uint32_t base, uint32_t present, uint32_t following, const Scratch& s, StoredTile& values) {
   const uint32_t head_dim = t.layout->head_dim;
   const size_t vector_bytes = t.layout->VectorOffset(0, 1);
-  StoredTile stored, values;
+  StoredTile stored;
   Find<kDtype>(t, 0, base, present, stored);
   Find<kDtype>(t, 1, base, present, values);
   Expect(values, present, vector_bytes);
@@ -110,22 +115,6 @@ void LoadTile(const AttentionTask& t, uint32_t base, uint32_t present, uint32_t 
   }
   Find<kDtype>(t, 0, base + present, following, stored);
   Expect(stored, following, vector_bytes);
-  for (uint32_t j = 0; j < present; ++j) {
-    for (uint32_t d = 0; d < dim; d += kLanes) {
-      Store(LoadStored<kDtype>(values.vectors[j], d, head_dim, values.scales[j]), s.values + size_t{j} * dim + d);
-    }
-  }
-}
-
-void LoadTile(const AttentionTask& t, uint32_t base, uint32_t end, uint32_t dim, const Scratch& s) {
-  const uint32_t present = end - base < kAttentionTile ? end - base : kAttentionTile, left = end - base - present;
-  const uint32_t following = left < kAttentionTile ? left : kAttentionTile;
-  switch (t.layout->dtype) {
-    case KvDtype::kF32: return LoadTile<KvDtype::kF32>(t, base, present, following, dim, s);
-    case KvDtype::kF16: return LoadTile<KvDtype::kF16>(t, base, present, following, dim, s);
-    case KvDtype::kBf16: return LoadTile<KvDtype::kBf16>(t, base, present, following, dim, s);
-    case KvDtype::kInt8: return LoadTile<KvDtype::kInt8>(t, base, present, following, dim, s);
-  }
 }
 
 /// scores[r][64] = queries · keys; the lanes of vectors past `valid` positions hold nothing of use.
@@ -180,15 +169,15 @@ BATON_INLINE void Soften(float* scores, uint32_t valid, float* top, float* total
 }
 
 /// sums[r] = sums[r] * corrections[r] + Σ_j weights[r][j] * values[j], over kWidth vectors from `d` on.
-template <uint32_t kRows, uint32_t kWidth>
-BATON_INLINE void Gather(const float* weights, const float* values, uint32_t valid, uint32_t dim, uint32_t d, const float* corrections, float* sums) {
+template <uint32_t kRows, uint32_t kWidth, typename Values>
+BATON_INLINE void Gather(const float* weights, const Values& values, uint32_t valid, uint32_t dim, uint32_t d, const float* corrections, float* sums) {
   F32x16 acc[kRows][kWidth];
 #pragma GCC unroll 8
   for (uint32_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (uint32_t w = 0; w < kWidth; ++w) acc[r][w] = Mul(Load(sums + size_t{r} * dim + d + w * kLanes), Set1(corrections[r]));
   }
-  MultiplyAdd<kRows, kWidth>(weights, kAttentionTile, valid, [&](uint32_t j, uint32_t w) { return Load(values + size_t{j} * dim + d + w * kLanes); }, acc);
+  MultiplyAdd<kRows, kWidth>(weights, kAttentionTile, valid, [&](uint32_t j, uint32_t w) { return values(j, d + w * kLanes); }, acc);
 #pragma GCC unroll 8
   for (uint32_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -197,20 +186,21 @@ BATON_INLINE void Gather(const float* weights, const float* values, uint32_t val
 }
 
 /// The tile for the queries [first, first + kRows), which all see its first `valid` positions.
-template <uint32_t kRows>
-void AttendQueries(const Scratch& s, uint32_t first, uint32_t valid, uint32_t head_dim, uint32_t dim) {
+template <uint32_t kRows, typename Values>
+void AttendQueries(const Scratch& s, const Values& values, uint32_t first, uint32_t valid, uint32_t head_dim, uint32_t dim) {
   alignas(64) float scores[kRows * kAttentionTile];
   float corrections[kRows];
   Scores<kRows>(s.queries + size_t{first} * head_dim, head_dim, s.keys, valid, scores);
   Soften<kRows>(scores, valid, s.top + first, s.total + first, corrections);
   float* sums = s.sums + size_t{first} * dim;
   uint32_t d = 0;
-  for (; d + kVectors * kLanes <= dim; d += kVectors * kLanes) Gather<kRows, kVectors>(scores, s.values, valid, dim, d, corrections, sums);
-  for (; d < dim; d += kLanes) Gather<kRows, 1>(scores, s.values, valid, dim, d, corrections, sums);
+  for (; d + kVectors * kLanes <= dim; d += kVectors * kLanes) Gather<kRows, kVectors>(scores, values, valid, dim, d, corrections, sums);
+  for (; d < dim; d += kLanes) Gather<kRows, 1>(scores, values, valid, dim, d, corrections, sums);
 }
 
-/// All queries of the task over the loaded tile.
-BATON_INLINE void AttendTile(const AttentionTask& t, const Scratch& s, uint32_t base, uint32_t head_dim, uint32_t dim) {
+/// All queries of the task over the tile whose keys are loaded; values(j, d) are 16 elements of position j.
+template <typename Values>
+BATON_INLINE void AttendTile(const AttentionTask& t, const Scratch& s, const Values& values, uint32_t base, uint32_t head_dim, uint32_t dim) {
   const uint32_t queries = t.rows * t.group;
   const auto valid = [&](uint32_t query) {  // positions of the tile it sees; at most 0 if none
     const int64_t seen = int64_t{t.start} + query / t.group + 1 - base;
@@ -222,15 +212,34 @@ BATON_INLINE void AttendTile(const AttentionTask& t, const Scratch& s, uint32_t 
     if (seen == 0) {
       i += t.group - i % t.group;
     } else if (kQueryRows > 3 && alike(kQueryRows)) {
-      AttendQueries<kQueryRows>(s, i, seen, head_dim, dim), i += kQueryRows;
+      AttendQueries<kQueryRows>(s, values, i, seen, head_dim, dim), i += kQueryRows;
     } else if (kQueryRows >= 3 && alike(3)) {
-      AttendQueries<kQueryRows >= 3 ? 3 : 1>(s, i, seen, head_dim, dim), i += 3;
+      AttendQueries<kQueryRows >= 3 ? 3 : 1>(s, values, i, seen, head_dim, dim), i += 3;
     } else if (kQueryRows >= 2 && alike(2)) {
-      AttendQueries<kQueryRows >= 2 ? 2 : 1>(s, i, seen, head_dim, dim), i += 2;
+      AttendQueries<kQueryRows >= 2 ? 2 : 1>(s, values, i, seen, head_dim, dim), i += 2;
     } else {
-      AttendQueries<1>(s, i, seen, head_dim, dim), i += 1;
+      AttendQueries<1>(s, values, i, seen, head_dim, dim), i += 1;
     }
   }
+}
+
+/// One tile: its values are widened once where many queries read them, else read as they are stored.
+template <KvDtype kDtype>
+void RunTile(const AttentionTask& t, uint32_t base, uint32_t end, uint32_t dim, const Scratch& s) {
+  const uint32_t present = end - base < kAttentionTile ? end - base : kAttentionTile, left = end - base - present;
+  const uint32_t head_dim = t.layout->head_dim;
+  StoredTile stored;
+  LoadKeys<kDtype>(t, base, present, left < kAttentionTile ? left : kAttentionTile, s, stored);
+  if (t.rows == 1 && dim == head_dim) {
+    const auto as_stored = [&](uint32_t j, uint32_t d) { return Widen<kDtype>(stored.vectors[j] + d * kStoredBytes<kDtype>, stored.scales[j]); };
+    return AttendTile(t, s, as_stored, base, head_dim, dim);
+  }
+  for (uint32_t j = 0; j < present; ++j) {
+    for (uint32_t d = 0; d < dim; d += kLanes) {
+      Store(LoadStored<kDtype>(stored.vectors[j], d, head_dim, stored.scales[j]), s.values + size_t{j} * dim + d);
+    }
+  }
+  AttendTile(t, s, [&](uint32_t j, uint32_t d) { return Load(s.values + size_t{j} * dim + d); }, base, head_dim, dim);
 }
 
 void Attention(const AttentionTask& t) {
@@ -246,8 +255,12 @@ void Attention(const AttentionTask& t) {
   }
   std::memset(s.sums, 0, size_t{queries} * dim * sizeof(float));
   for (uint32_t base = 0; base < end; base += kAttentionTile) {
-    LoadTile(t, base, end, dim, s);
-    AttendTile(t, s, base, head_dim, dim);
+    switch (t.layout->dtype) {
+      case KvDtype::kF32: RunTile<KvDtype::kF32>(t, base, end, dim, s); break;
+      case KvDtype::kF16: RunTile<KvDtype::kF16>(t, base, end, dim, s); break;
+      case KvDtype::kBf16: RunTile<KvDtype::kBf16>(t, base, end, dim, s); break;
+      case KvDtype::kInt8: RunTile<KvDtype::kInt8>(t, base, end, dim, s); break;
+    }
   }
   for (uint32_t i = 0; i < queries; ++i) {
     const F32x16 inverse = Set1(1.0f / s.total[i]);

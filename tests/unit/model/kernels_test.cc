@@ -76,7 +76,7 @@ struct Packed {
   std::vector<std::byte> memory;
   PackedMatrix matrix;
   Packed(const Tensor& tensor, PackRoute route) : matrix(PlanMatrix(tensor, route)) {
-    memory.resize(matrix.bytes() + 8192);  // the kernels prefetch past the end
+    memory.resize(matrix.bytes());
     matrix.data = memory.data();
     PackTiles(tensor, matrix, route, 0, matrix.tiles(), memory.data());
   }

@@ -1,0 +1,130 @@
+#include "model/weight_memory.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/bytes.h"
+
+namespace baton {
+namespace {
+
+class WeightMemoryTest : public testing::Test {
+ protected:
+  WeightMemoryTest() {
+    std::string pattern = testing::TempDir() + "baton_weights_XXXXXX";
+    root_ = mkdtemp(pattern.data());
+    folder_ = root_ + "/a/b";
+  }
+  ~WeightMemoryTest() override { std::filesystem::remove_all(root_); }
+
+  WeightMemory::Filler Fill(uint8_t seed) {
+    return [this, seed](std::byte* out) {
+      ++fills_;
+      for (size_t i = 0; i < kBytes; ++i) out[i] = static_cast<std::byte>(i * 7 + seed);
+    };
+  }
+  static bool Holds(const WeightMemory& memory, uint8_t seed) {
+    for (size_t i = 0; i < kBytes; ++i) {
+      if (memory.data()[i] != static_cast<std::byte>(i * 7 + seed)) return false;
+    }
+    return true;
+  }
+  std::string File() const { return folder_ + "/key.packed"; }
+
+  static constexpr size_t kBytes = 100000;
+  std::string root_, folder_;
+  std::atomic<int> fills_{0};
+};
+
+TEST_F(WeightMemoryTest, OwnIsZeroedAndWritable) {
+  auto memory = WeightMemory::Own(kBytes);
+  ASSERT_TRUE(memory.ok());
+  EXPECT_FALSE(memory->shared());
+  EXPECT_EQ(memory->data()[kBytes - 1], std::byte{0});
+  Fill(3)(memory->data());
+  const WeightMemory moved = std::move(*memory);
+  EXPECT_TRUE(Holds(moved, 3));
+}
+
+TEST_F(WeightMemoryTest, FilledOnceThenMapped) {
+  for (int i = 0; i < 3; ++i) {
+    const auto memory = WeightMemory::FromCache(folder_, "key", kBytes, Fill(5));
+    ASSERT_TRUE(memory.ok()) << memory.status().ToString();
+    EXPECT_TRUE(memory->shared() && Holds(*memory, 5));
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % 64, 0u);
+  }
+  EXPECT_EQ(fills_, 1);
+  ASSERT_TRUE(WeightMemory::FromCache(folder_, "other", kBytes, Fill(6)).ok());
+  EXPECT_EQ(fills_, 2);
+  EXPECT_FALSE(std::filesystem::exists(File() + ".partial"));
+}
+
+TEST_F(WeightMemoryTest, AnyDamageIsFoundAndRepaired) {
+  ASSERT_TRUE(WeightMemory::FromCache(folder_, "key", kBytes, Fill(5)).ok());
+  for (const size_t at : {size_t{0}, size_t{16}, size_t{24}, size_t{4096}, 4096 + kBytes - 1}) {
+    fills_ = 0;
+    {
+      std::fstream file(File(), std::ios::in | std::ios::out | std::ios::binary);
+      file.seekg(static_cast<std::streamoff>(at));
+      const int byte = file.get();
+      file.seekp(static_cast<std::streamoff>(at));
+      file.put(static_cast<char>(byte ^ 1));
+    }
+    const auto memory = WeightMemory::FromCache(folder_, "key", kBytes, Fill(5));
+    ASSERT_TRUE(memory.ok());
+    EXPECT_TRUE(Holds(*memory, 5));
+    EXPECT_EQ(fills_, 1) << "byte " << at;
+  }
+  for (const size_t size : {size_t{0}, size_t{10}, size_t{4096}, 4096 + kBytes - 1, 4096 + kBytes + 1}) {
+    fills_ = 0;
+    std::filesystem::resize_file(File(), size);
+    ASSERT_TRUE(WeightMemory::FromCache(folder_, "key", kBytes, Fill(5)).ok());
+    EXPECT_EQ(fills_, 1) << "size " << size;
+  }
+}
+
+TEST_F(WeightMemoryTest, AFileOfAnotherSizeIsMadeAnew) {
+  ASSERT_TRUE(WeightMemory::FromCache(folder_, "key", kBytes / 2, [](std::byte*) {}).ok());
+  const auto memory = WeightMemory::FromCache(folder_, "key", kBytes, Fill(5));
+  ASSERT_TRUE(memory.ok());
+  EXPECT_TRUE(Holds(*memory, 5));
+}
+
+TEST_F(WeightMemoryTest, WhatIsLeftOfACrashIsOverwritten) {
+  std::filesystem::create_directories(folder_);
+  std::ofstream(File() + ".partial") << "half a file";
+  std::ofstream(File() + ".lock");
+  const auto memory = WeightMemory::FromCache(folder_, "key", kBytes, Fill(5));
+  ASSERT_TRUE(memory.ok());
+  EXPECT_TRUE(Holds(*memory, 5));
+}
+
+TEST_F(WeightMemoryTest, ImpossibleFoldersAreErrorsThatNameThem) {
+  std::ofstream(root_ + "/file") << "x";
+  const auto in_a_file = WeightMemory::FromCache(root_ + "/file/sub", "key", kBytes, Fill(1));
+  EXPECT_EQ(in_a_file.status().code(), StatusCode::kUnavailable);
+  EXPECT_THAT(in_a_file.status().message(), testing::HasSubstr(root_ + "/file/sub"));
+  std::filesystem::create_directories(folder_);
+  std::filesystem::create_symlink("/dev/null", File() + ".lock");
+  EXPECT_EQ(WeightMemory::FromCache(folder_, "key", kBytes, Fill(1)).status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(fills_, 0);
+}
+
+TEST_F(WeightMemoryTest, ManyAtOnceShareOneFilling) {
+  std::vector<std::thread> threads;
+  std::atomic<int> good{0};
+  for (int i = 0; i < 6; ++i) {
+    threads.emplace_back([&] {
+      const auto memory = WeightMemory::FromCache(folder_, "key", kBytes, Fill(9));
+      good += memory.ok() && Holds(*memory, 9);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(good, 6);
+  EXPECT_EQ(fills_, 1);
+}
+
+}  // namespace
+}  // namespace baton
