@@ -7,9 +7,11 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "app/build_info.h"
@@ -17,6 +19,7 @@
 #include "app/config.h"
 #include "base/bytes.h"
 #include "model/weights.h"
+#include "transport/transport.h"
 
 namespace baton {
 namespace {
@@ -104,6 +107,51 @@ Check CheckSharedMemory() {
           free >= 64_MiB ? "" : "give the container more (--shm-size=1g) or use transport.kind tcp"};
 }
 
+/// The file of that name in a folder of PATH, or "".
+std::string FindInPath(const std::string& name) {
+  const char* path = std::getenv("PATH");
+  std::stringstream folders(path == nullptr ? "" : path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const std::string file = folder + "/" + name;
+    if (!folder.empty() && access(file.c_str(), X_OK) == 0) return file;
+  }
+  return "";
+}
+
+Check CheckMpi() {
+#if BATON_HAVE_MPI
+  const std::string mpirun = FindInPath("mpirun");
+  if (mpirun.empty()) return {"mpi", Verdict::kWarning, "built in, but there is no mpirun in PATH", "install openmpi-bin, or use `baton serve`"};
+  const bool root = geteuid() == 0;
+  const bool allowed = std::getenv("OMPI_ALLOW_RUN_AS_ROOT") != nullptr && std::getenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM") != nullptr;
+  return {"mpi", root && !allowed ? Verdict::kWarning : Verdict::kGood, mpirun,
+          root && !allowed ? "as root Open MPI asks for OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the environment" : ""};
+#else
+  return {"mpi", Verdict::kWarning, "this build has none", "install libopenmpi-dev and build again, or use `baton serve`"};
+#endif
+}
+
+Check CheckTransports(const Config& config) {
+  std::string kinds;
+  bool there = false;
+  for (const std::string_view kind : TransportKinds()) {
+    kinds += (kinds.empty() ? "" : ", ") + std::string(kind);
+    there = there || kind == config.transport.kind;
+  }
+  std::error_code error;
+  const std::filesystem::path devices("/sys/class/infiniband");
+  const bool rdma = std::filesystem::is_directory(devices, error) && !std::filesystem::is_empty(devices, error);
+  return {"transports", there ? Verdict::kGood : Verdict::kBad, fmt::format("{}; {}", kinds, rdma ? "an RDMA device is there" : "no RDMA device"),
+          there ? "" : fmt::format("transport.kind is {}: take one of these", config.transport.kind)};
+}
+
+Check CheckGpu(const Config& config) {
+  const bool driver = access("/dev/nvidiactl", F_OK) == 0;
+  const bool wanted = config.model.device == "cuda";
+  return {"gpu", wanted ? Verdict::kBad : Verdict::kGood, driver ? "an NVIDIA driver is there; this build computes on the CPU" : "none",
+          wanted ? "this build has no CUDA backend: set model.device to cpu" : ""};
+}
+
 Check CheckModel(const Config& config) {
   if (config.model.path.empty()) return {"model", Verdict::kWarning, "none given", "set model.path to a GGUF file or a folder of safetensors"};
   auto weights = OpenWeights(config.model.path);
@@ -119,8 +167,8 @@ int RunDoctor(const DoctorCommand& command, const CommandLine& line) {
   const Config& config = loaded->config;
   static constexpr const char* kWords[] = {"ok", "warning", "failed"};
   bool bad = false;
-  for (const Check& check : {CheckCores(), CheckIsa(), CheckMemory(config), CheckFiles(), CheckSharedMemory(), CheckPort(config),
-                             CheckDisk(config), CheckModel(config)}) {
+  for (const Check& check : {CheckCores(), CheckIsa(), CheckMemory(config), CheckFiles(), CheckMpi(), CheckTransports(config), CheckSharedMemory(),
+                             CheckGpu(config), CheckPort(config), CheckDisk(config), CheckModel(config)}) {
     const char* word = kWords[static_cast<int>(check.verdict)];
     bad = bad || check.verdict == Verdict::kBad;
     if (command.json) {
