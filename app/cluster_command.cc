@@ -51,7 +51,16 @@ void EndWithParent() {
   if (getppid() != parent) raise(SIGTERM);
 }
 
+/// Before MPI makes threads: the signals that Rank waits for must reach the main thread only.
+void BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGINT, SIGTERM, SIGUSR2, SIGCONT}) sigaddset(&signals, number);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
 Status RunUnderMpi(LoadedConfig loaded) {
+  BlockStopSignals();
   EndWithParent();
   Config& config = loaded.config;
   ASSIGN_OR_RETURN(const std::unique_ptr<MpiLaunch> mpi, MpiLaunch::Begin());
