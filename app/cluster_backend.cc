@@ -11,6 +11,7 @@ namespace baton {
 namespace {
 
 constexpr kj::Duration kRetry = 50 * kj::MILLISECONDS;
+constexpr kj::Duration kMetricsTimeout = 1 * kj::SECONDS;
 constexpr uint32_t kMaxMoves = 16;
 
 }  // namespace
@@ -335,7 +336,26 @@ kj::Promise<std::string> ClusterBackend::ExplainRoute(std::vector<TokenId> promp
   return std::string("{}");
 }
 
-kj::Promise<std::string> ClusterBackend::MetricsText() { return metrics_.Text(); }
+kj::Promise<MetricsPage> ClusterBackend::MetricsOf(const MemberInfo& member) {
+  auto text = peers_.Dial(member.address).then([](Result<kj::Own<Peer>> peer) -> kj::Promise<std::string> {
+    if (!peer.ok()) return std::string();
+    auto answer = (*peer)->Guard(kj::Promise<capnp::Response<wire::Inspect::MetricsResults>>((*peer)->inspect.metricsRequest().send()));
+    return answer.then([](capnp::Response<wire::Inspect::MetricsResults> r) { return ToString(r.getText()); });
+  });
+  return timer_.timeoutAfter(kMetricsTimeout, kj::mv(text))
+      .catch_([](kj::Exception&&) { return std::string(); })  // a rank that does not answer has no lines on the page
+      .then([name = member.name](std::string page) { return MetricsPage{name, std::move(page)}; });
+}
+
+kj::Promise<std::string> ClusterBackend::MetricsText() {
+  kj::Vector<kj::Promise<MetricsPage>> pages;
+  pages.add(MetricsPage{session_.self().name, metrics_.Text()});
+  for (const auto& [id, member] : members_.all()) {
+    if (id != session_.self().id) pages.add(MetricsOf(member));
+  }
+  if (pages.size() == 1) return metrics_.Text();
+  return kj::joinPromises(pages.releaseAsArray()).then([](kj::Array<MetricsPage> all) { return MergeMetrics({all.begin(), all.end()}); });
+}
 
 kj::Promise<Status> ClusterBackend::Drain(WorkerId worker) {
   KJ_IF_MAYBE(coordinator, session_.coordinator()) {

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/metrics_merge.h"
 #include "gateway/backend.h"
 #include "protocol/member_session.h"
 #include "protocol/membership_view.h"
@@ -46,6 +47,7 @@ class ClusterBackend final : public Backend {
   friend class Generation;
   struct Meters;
   kj::Promise<void> LearnModel();
+  kj::Promise<MetricsPage> MetricsOf(const MemberInfo& member);
   BlockKey RootOf(const std::string& tenant) const;
 
   const ClusterBackendConfig config_;

@@ -38,6 +38,20 @@ std::string HostName() {
   return gethostname(name, sizeof name - 1) == 0 ? name : "host";
 }
 
+class InspectImpl final : public wire::Inspect::Server {
+ public:
+  InspectImpl(Metrics& metrics, std::function<void()> refresh) : metrics_(metrics), refresh_(std::move(refresh)) {}
+  kj::Promise<void> metrics(MetricsContext context) override {
+    refresh_();
+    context.getResults().setText(metrics_.Text());
+    return kj::READY_NOW;
+  }
+
+ private:
+  Metrics& metrics_;
+  const std::function<void()> refresh_;
+};
+
 }  // namespace
 
 class Rank::Impl {
@@ -70,6 +84,7 @@ class Rank::Impl {
   bool computes() const { return plays("prefill") || plays("decode"); }
   Status Wait(kj::Promise<Status> promise) { return CatchAsStatus(kj::mv(promise)).wait(io_.waitScope); }
   Status Build();
+  void RefreshMetrics();
   Status LoadWorker();
   Status Join(const PeerAddress& coordinator);
   Status StartTransport();
@@ -116,7 +131,13 @@ Result<PeerAddress> Rank::Impl::Listen() {
   return self_.address;
 }
 
+void Rank::Impl::RefreshMetrics() {
+  if (worker_ != nullptr) worker_->RefreshMetrics();
+  if (store_ != nullptr) store_->RefreshMetrics();
+}
+
 Status Rank::Impl::Build() {
+  services_.inspect = wire::Inspect::Client(kj::heap<InspectImpl>(metrics_, [this] { RefreshMetrics(); }));
   auto described = DescribeModel(ModelLoadOptions(setup_.config.model));
   RETURN_IF_ERROR(described.status());
   identity_ = IdentityOf(described->info, described->layout, described->numerics, setup_.config.model.name);
@@ -155,6 +176,7 @@ Status Rank::Impl::Join(const PeerAddress& coordinator) {
   MemberSession::Hooks hooks;
   hooks.load = [this](wire::Load::Builder load) {
     if (worker_ != nullptr) worker_->FillLoad(load);
+    RefreshMetrics();
   };
   hooks.changes = [this](bool snapshot) {
     std::vector<HeldChange> changes;

@@ -121,6 +121,23 @@ void WorkerRole::FillLoad(wire::Load::Builder out) const {
   out.setStoreBytesPerS(store_->bytes_per_s());
 }
 
+void WorkerRole::RefreshMetrics() {
+  if (engine_ == nullptr) return;
+  const EngineLoad load = engine_->load();
+  const BlockPoolStats pool = memory_.pool->stats();
+  Metrics& m = context_.metrics;
+  m.Gauge("baton_worker_running_sequences", "Sequences in the batch").Set(load.running);
+  m.Gauge("baton_worker_waiting_requests", "Requests that wait for the engine").Set(load.waiting);
+  m.Gauge("baton_worker_queued_prefill_tokens", "Prompt tokens that are still to be computed").Set(static_cast<double>(load.queued_prefill_tokens));
+  m.Gauge("baton_worker_prefill_tokens_per_second", "Measured speed of prefill, smoothed").Set(load.prefill_tokens_per_s);
+  m.Gauge("baton_worker_decode_step_seconds", "Measured time of a decode step, smoothed").Set(load.decode_step_s);
+  m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "referenced"}}).Set(static_cast<double>(pool.referenced));
+  m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "cached"}}).Set(static_cast<double>(pool.cached));
+  m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "free"}}).Set(static_cast<double>(pool.free));
+  m.Gauge("baton_worker_kv_evictions", "Cached blocks given up for new ones, since the start").Set(static_cast<double>(pool.evictions));
+  m.Gauge("baton_worker_transfer_bytes_per_second", "Measured speed of hand-offs, smoothed").Set(worker_->pump.sent_bytes_per_s());
+}
+
 std::vector<HeldChange> WorkerRole::Changes(bool snapshot) {
   std::vector<HeldChange> changes;
   const std::vector<BlockPoolEvent> events = memory_.pool->DrainEvents();
@@ -154,6 +171,24 @@ std::vector<HeldChange> StoreRole::Changes(bool snapshot) {
     for (const BlockStoreEvent& event : events) changes.push_back({event.added, event.key});
   }
   return changes;
+}
+
+void StoreRole::RefreshMetrics() {
+  const BlockStoreStats s = store_->stats();
+  const auto set = [&m = context_.metrics](const char* name, const char* help, const char* tier, uint64_t value) {
+    m.Gauge(name, help, {{"tier", tier}}).Set(static_cast<double>(value));
+  };
+  set("baton_store_blocks", "Blocks held", "memory", s.blocks_memory);
+  set("baton_store_blocks", "Blocks held", "disk", s.blocks_disk);
+  set("baton_store_bytes", "Bytes held", "memory", s.bytes_memory);
+  set("baton_store_bytes", "Bytes held", "disk", s.bytes_disk);
+  set("baton_store_hits", "Blocks read, since the start", "memory", s.hits_memory);
+  set("baton_store_hits", "Blocks read, since the start", "disk", s.hits_disk);
+  Metrics& m = context_.metrics;
+  m.Gauge("baton_store_corrupt_blocks", "Blocks that did not verify, since the start").Set(static_cast<double>(s.corrupt));
+  m.Gauge("baton_store_evictions", "Blocks given up for new ones, since the start").Set(static_cast<double>(s.evictions));
+  m.Gauge("baton_store_evicted_age_seconds", "Age of the block given up last").Set(s.evicted_age_s);
+  m.Gauge("baton_store_dirty_blocks", "Blocks taken and not yet on disk").Set(static_cast<double>(s.blocks_dirty));
 }
 
 Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity) {

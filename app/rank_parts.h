@@ -79,6 +79,8 @@ class WorkerRole {
   /// Drops the services; calls of theirs must have ended.
   void StopServing();
   void FillLoad(wire::Load::Builder load) const;
+  /// Sets the gauges that follow the engine and the pool.
+  void RefreshMetrics();
   std::vector<HeldChange> Changes(bool snapshot);
   /// Resolves when no request is open here and what was computed has been written behind.
   kj::Promise<void> Drained();
@@ -101,6 +103,7 @@ class StoreRole {
   void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
   wire::Store::Client client() { return client_; }
   std::vector<HeldChange> Changes(bool snapshot);
+  void RefreshMetrics();
   Status Flush() { return store_->Flush(); }
 
  private:

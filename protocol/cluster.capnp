@@ -14,9 +14,14 @@ struct WireStatus {
 
 interface Node {
   hello @0 (version :UInt32, clusterKey :Text) -> (status :WireStatus, version :UInt32,
-            coordinator :Coordinator, decode :Decode, prefill :Prefill, store :Store);
+            coordinator :Coordinator, decode :Decode, prefill :Prefill, store :Store, inspect :Inspect);
   # A capability is null where this rank has no such role. A wrong key or a version that is neither this one nor the one
   # before it is refused with the reason.
+}
+
+interface Inspect {
+  metrics @0 () -> (text :Text);
+  # Prometheus' text format, of this rank alone.
 }
 
 # ---- membership ----

@@ -29,6 +29,7 @@ class NodeImpl final : public wire::Node::Server {
     KJ_IF_MAYBE(service, services_.decode) { results.setDecode(*service); }
     KJ_IF_MAYBE(service, services_.prefill) { results.setPrefill(*service); }
     KJ_IF_MAYBE(service, services_.store) { results.setStore(*service); }
+    KJ_IF_MAYBE(service, services_.inspect) { results.setInspect(*service); }
     return kj::READY_NOW;
   }
 

@@ -17,6 +17,7 @@ struct NodeServices {
   kj::Maybe<wire::Decode::Client> decode;
   kj::Maybe<wire::Prefill::Client> prefill;
   kj::Maybe<wire::Store::Client> store;
+  kj::Maybe<wire::Inspect::Client> inspect;
 };
 
 /// Thread: the loop's.

@@ -34,6 +34,7 @@ kj::Promise<Status> Peer::Hello(const std::string& cluster_key) {
     if (answer.hasDecode()) decode = answer.getDecode();
     if (answer.hasPrefill()) prefill = answer.getPrefill();
     if (answer.hasStore()) store = answer.getStore();
+    if (answer.hasInspect()) inspect = answer.getInspect();
     return OkStatus();
   });
 }

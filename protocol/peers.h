@@ -48,6 +48,7 @@ class Peer final : public kj::Refcounted {
   wire::Decode::Client decode = nullptr;
   wire::Prefill::Client prefill = nullptr;
   wire::Store::Client store = nullptr;
+  wire::Inspect::Client inspect = nullptr;
 
  private:
   const PeerAddress address_;

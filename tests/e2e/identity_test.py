@@ -76,7 +76,8 @@ def test_four_ranks_over_each_transport():
             check(f"{transport} cold", ask_all(server), want)
             check(f"{transport} cached", ask_all(server), want)
             metrics = server.request("GET", "/metrics")[2].decode()
-            assert "baton_worker_prefill_remote_total" in metrics or "worker" in metrics
+            remote = [line for line in metrics.splitlines() if line.startswith("baton_worker_prefill_remote_total")]
+            assert any(float(line.split()[-1]) > 0 for line in remote), f"no prompt went over {transport}: {remote}"
 
 
 def test_from_disk_and_after_a_restart():
