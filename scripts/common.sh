@@ -21,11 +21,10 @@ install_packages() {
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
-build() {  # build [preset]
-  local preset="${1:-release}"
+build() {  # build PRESET [TARGET]
   cd "$ROOT"
-  cmake --preset "$preset" >/dev/null
-  cmake --build --preset "$preset" -j "$(nproc)" >&2
+  cmake --preset "$1" >/dev/null
+  cmake --build --preset "$1" -j "$(nproc)" --target "${2:-all}" >&2
 }
 
 # Where downloads and the quickstart's store live.

@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ "$install" = 0 ] || install_packages
-build release
+build release baton
 [ -n "$model" ] || model="$(demo_model)"
 [ -e "$model" ] || { echo "There is no model at $model; give --model a GGUF file or a folder of safetensors" >&2; exit 2; }
 [ -n "$port" ] || { if [ "$demo" = 1 ]; then port=0; else port=8000; fi; }
