@@ -49,7 +49,9 @@ struct SequenceSlice {
   /// Rows of logits wanted: the last `logit_rows` tokens of the slice (0 = none, tokens.size() = all).
   uint32_t logit_rows = 0;
   float* logits = nullptr;  // out, [logit_rows][vocab]
-  float* hidden = nullptr;  // out or null, [layers + 1][tokens.size()][hidden]; index 0 = embedding, layer i's residual at i+1
+  /// Out or null, [layers + 1][tokens.size()][hidden]: 0 = embedding, i = the residual before layer i, the last one after the
+  /// final norm, as transformers' hidden_states.
+  float* hidden = nullptr;
 };
 
 /// Called on the thread that called Forward when a layer's K and V of all slices are written: the hand-off pushes layer i

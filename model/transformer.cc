@@ -259,7 +259,9 @@ void Transformer::DumpHidden(std::span<const SequenceSlice> batch, uint32_t leve
   for (size_t r = 0; r < rows_.size(); ++r) {
     const SequenceSlice& slice = batch[rows_[r].slice];
     if (slice.hidden == nullptr) continue;
-    std::memcpy(slice.hidden + (level * slice.tokens.size() + rows_[r].index) * info_.hidden, &x_[r * info_.hidden], info_.hidden * sizeof(float));
+    float* out = slice.hidden + (level * slice.tokens.size() + rows_[r].index) * info_.hidden;
+    if (level < info_.layers) std::memcpy(out, &x_[r * info_.hidden], info_.hidden * sizeof(float));
+    else kernels_.rms_norm(&x_[r * info_.hidden], weights_.final_norm.data(), info_.hidden, static_cast<float>(info_.norm_eps), out);
   }
 }
 
