@@ -74,6 +74,7 @@ int RunProgram(const CommandLine& line) {
   AddTokenizeCommand(app, context);
   AddDetokenizeCommand(app, context);
   AddRenderCommand(app, context);
+  AddWarmCommand(app, context);
   AddStoreCommand(app, context);
   AddSimulateCommand(app, context);
   AddTopCommand(app, context);

@@ -37,6 +37,7 @@ void AddLogitsCommand(CLI::App& program, CommandContext& context);
 void AddTokenizeCommand(CLI::App& program, CommandContext& context);
 void AddDetokenizeCommand(CLI::App& program, CommandContext& context);
 void AddRenderCommand(CLI::App& program, CommandContext& context);
+void AddWarmCommand(CLI::App& program, CommandContext& context);
 void AddStoreCommand(CLI::App& program, CommandContext& context);
 void AddSimulateCommand(CLI::App& program, CommandContext& context);
 void AddTopCommand(CLI::App& program, CommandContext& context);

@@ -16,6 +16,11 @@ constexpr uint32_t kMaxMoves = 16;
 
 }  // namespace
 
+BlockKey TenantRoot(const ModelIdentity& model, const std::string& secret, const std::string& tenant) {
+  if (tenant.empty()) return model.Root("");
+  return model.Root(HexEncode(HmacSha256(AsBytes(secret), AsBytes(tenant))));
+}
+
 struct ClusterBackend::Meters {
   explicit Meters(Metrics& m)
       : moves(m.Counter("baton_gateway_stream_moves_total", "Streams that went on at another worker")),
@@ -296,11 +301,6 @@ kj::Promise<void> ClusterBackend::LearnModel() {
         [this](kj::Exception&& e) { readiness_ = StatusFromException(e); });
   }
   return kj::READY_NOW;
-}
-
-BlockKey ClusterBackend::RootOf(const std::string& tenant) const {
-  if (tenant.empty()) return identity_.Root("");
-  return identity_.Root(HexEncode(HmacSha256(AsBytes(config_.tenant_secret), AsBytes(tenant))));
 }
 
 std::unique_ptr<GenerationHandle> ClusterBackend::Generate(GenerateRequest request, GenerationSink& sink) {

@@ -23,6 +23,9 @@ struct ClusterBackendConfig {
   double give_up_after_s = 30; // without a worker or a coordinator, a request waits this long
 };
 
+/// The root of a tenant's key chains; an empty tenant has no salt.
+BlockKey TenantRoot(const ModelIdentity& model, const std::string& secret, const std::string& tenant);
+
 /// Thread: the loop's. What is passed by reference outlives it and its generations.
 class ClusterBackend final : public Backend {
  public:
@@ -47,8 +50,12 @@ class ClusterBackend final : public Backend {
   friend class Generation;
   struct Meters;
   kj::Promise<void> LearnModel();
+<<<<<<< HEAD
   kj::Promise<MetricsPage> MetricsOf(const MemberInfo& member);
   BlockKey RootOf(const std::string& tenant) const;
+=======
+  BlockKey RootOf(const std::string& tenant) const { return TenantRoot(identity_, config_.tenant_secret, tenant); }
+>>>>>>> warm
 
   const ClusterBackendConfig config_;
   kj::Timer& timer_;

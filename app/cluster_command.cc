@@ -1,17 +1,12 @@
 // `baton cluster` (one rank of a cluster, under mpirun or joining one) and `baton serve` (all roles in one process).
-#include <sys/prctl.h>
 #include <unistd.h>
-
-#include <csignal>
-#include <cstdio>
 
 #include "app/cli.h"
 #include "app/config.h"
 #include "app/mpi_launch.h"
 #include "app/rank.h"
 #include "app/roles.h"
-#include "base/log.h"
-#include "base/random.h"
+#include "app/start_ranks.h"
 
 namespace baton {
 namespace {
@@ -32,6 +27,7 @@ Result<LoadedConfig> Load(const ClusterCommand& c, const CommandLine& line) {
   return Result<LoadedConfig>(std::move(loaded));
 }
 
+<<<<<<< HEAD
 Status StartLogging(const Config& config, const std::string& name) {
   LogConfig log;
   log.level = config.log.level;
@@ -89,6 +85,8 @@ Status RunUnderMpi(LoadedConfig loaded) {
   return status;
 }
 
+=======
+>>>>>>> warm
 Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
   const Config& config = loaded.config;
   ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(config.cluster.join));
@@ -103,15 +101,6 @@ Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
   Rank rank({config, roles, name});
   RETURN_IF_ERROR(rank.Listen().status());
   return rank.Run(coordinator);
-}
-
-Status RunServe(LoadedConfig loaded) {
-  Config& config = loaded.config;
-  if (loaded.origins.at("transport.kind") == "default") config.transport.kind = "local";
-  RETURN_IF_ERROR(StartLogging(config, "serve"));
-  Rank rank({config, {"coordinator", "gateway", "store", "prefill", "decode"}, "serve"});
-  ASSIGN_OR_RETURN(const PeerAddress own, rank.Listen());
-  return rank.Run(own);
 }
 
 int RunCluster(const ClusterCommand& c, const CommandLine& line) {
@@ -141,7 +130,7 @@ void AddServeCommand(CLI::App& program, CommandContext& context) {
   app->callback([command, port, &context] {
     command->port_given = port->count() > 0;
     auto loaded = Load(*command, context.line);
-    const Status status = loaded.ok() ? RunServe(std::move(*loaded)) : loaded.status();
+    const Status status = loaded.ok() ? RunAlone(std::move(*loaded)) : loaded.status();
     context.exit_code = status.ok() ? 0 : Fail(status);
   });
 }

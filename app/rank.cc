@@ -18,6 +18,7 @@ namespace baton {
 namespace {
 
 constexpr double kFlushTimeoutS = 10;
+constexpr auto kWorkersTimeout = 10 * kj::MINUTES;  // workers join once they have loaded the model
 
 bool Plays(const std::vector<std::string>& roles, std::string_view role) { return std::find(roles.begin(), roles.end(), role) != roles.end(); }
 
@@ -92,7 +93,8 @@ class Rank::Impl {
   void AnnounceWhenReady();
   kj::Promise<int> OnStopSignal();
   kj::Promise<int> OnLauncherStops();
-  void WaitForSignal();
+  kj::Promise<void> Stopped();
+  Status RunJob();
   void Drain();
   kj::Promise<void> OthersGone(bool workers_only, kj::TimePoint alone_at, kj::TimePoint deadline);
   void Within(double seconds, kj::Promise<void> promise, const char* what);
@@ -114,6 +116,7 @@ class Rank::Impl {
   std::unique_ptr<WorkerRole> worker_;
   std::unique_ptr<MemberSession> session_;
   std::unique_ptr<GatewayRole> gateway_;
+  std::unique_ptr<ClusterBackend> backend_;  // of a job
   TransferIds transfer_ids_;
   std::unique_ptr<TransferPump> pump_;
   bool asked_to_leave_ = false;
@@ -258,12 +261,24 @@ kj::Promise<int> Rank::Impl::OnLauncherStops() {
   });
 }
 
-void Rank::Impl::WaitForSignal() {
+/// A signal, or an administrator's word.
+kj::Promise<void> Rank::Impl::Stopped() {
   auto pair = kj::newPromiseAndFulfiller<void>();
   leave_ = kj::mv(pair.fulfiller);
-  if (asked_to_leave_) return;
+  if (asked_to_leave_) return kj::READY_NOW;
   auto signal = OnStopSignal().then([](int number) { LOG_INFO("signal {} ({}): draining", number, strsignal(number)); });
-  signal.exclusiveJoin(kj::mv(pair.promise)).wait(io_.waitScope);
+  return signal.exclusiveJoin(kj::mv(pair.promise));
+}
+
+Status Rank::Impl::RunJob() {
+  const kj::TimePoint limit = context_.timer().now() + kWorkersTimeout;
+  auto ready = backend_->Ready().then([this, limit]() { return Everybody(limit); });
+  auto done = context_.timer().timeoutAt(limit, kj::mv(ready)).then([this]() { return setup_.job->Run(context_, *backend_); });
+  const Status status = Wait(done.exclusiveJoin(Stopped().then([]() { return OkStatus(); })));
+  for (const auto& [id, member] : members_.all()) {
+    if (id != session_->self().id) background_.Add(backend_->Drain(id).ignoreResult());
+  }
+  return status;
 }
 
 void Rank::Impl::Within(double seconds, kj::Promise<void> promise, const char* what) {
@@ -319,10 +334,13 @@ Status Rank::Impl::Run(const PeerAddress& coordinator) {
   }
   RETURN_IF_ERROR(StartTransport());
   if (gateway_ != nullptr) AnnounceWhenReady();
+  if (setup_.job != nullptr) backend_ = MakeBackend(context_, *session_);
   LOG_INFO("{} is worker {} on {}, transport {}", setup_.name, session_->self().id.value, self_.address.ToString(), pump_->address());
-  WaitForSignal();
+  Status status;
+  if (setup_.job != nullptr) status = RunJob();
+  else Stopped().wait(io_.waitScope);
   Drain();
-  return OkStatus();
+  return status;
 }
 
 /// First whatever calls into the roles, then the transport (its last words run on the loop), then the roles.
@@ -331,6 +349,7 @@ Rank::Impl::~Impl() noexcept {
     services_ = NodeServices();
     node_ = nullptr;
     gateway_ = nullptr;
+    backend_ = nullptr;
     session_ = nullptr;
     if (worker_ != nullptr) worker_->StopServing();
     peers_ = nullptr;

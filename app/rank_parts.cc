@@ -223,26 +223,26 @@ GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
   return config;
 }
 
-ClusterBackendConfig MakeBackendConfig(const Config& config) {
-  ClusterBackendConfig out;
-  out.model_name = config.model.name;
-  out.tenant_secret = config.cluster.key;
-  return out;
-}
-
 }  // namespace
+
+std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession& session) {
+  ClusterBackendConfig config;
+  config.model_name = context.config.model.name;
+  config.tenant_secret = context.config.cluster.key;
+  return std::make_unique<ClusterBackend>(std::move(config), context.timer(), context.clock, context.metrics, context.peers, session, context.members);
+}
 
 GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session)
     : context_(context),
       codec_(std::move(codec)),
-      backend_(MakeBackendConfig(context.config), context.timer(), context.clock, context.metrics, context.peers, session, context.members),
-      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, backend_, *codec_, MakeGatewayConfig(context.config.gateway)) {}
+      backend_(MakeBackend(context, session)),
+      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, *backend_, *codec_, MakeGatewayConfig(context.config.gateway)) {}
 
 std::string GatewayRole::url() const { return fmt::format("http://{}:{}", context_.config.gateway.host, gateway_.port()); }
 
 kj::Promise<void> GatewayRole::Drained() {
   gateway_.StartDrain();
-  backend_.SetDraining();
+  backend_->SetDraining();
   return gateway_.Drained();
 }
 

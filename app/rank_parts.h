@@ -118,21 +118,23 @@ class StoreRole {
 /// Errors of opening: as OpenBlockStore's.
 Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity);
 
+std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession& session);
+
 class GatewayRole {
  public:
   GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session);
   /// Binds the HTTP port. Errors: kInvalid or kUnavailable (in use: says which option to change).
   kj::Promise<Status> Listen() { return gateway_.Listen(); }
   /// Resolves once requests can be served.
-  kj::Promise<void> Ready() { return backend_.Ready(); }
+  kj::Promise<void> Ready() { return backend_->Ready(); }
   std::string url() const;
-  const ModelCard& card() const { return backend_.card(); }
+  const ModelCard& card() const { return backend_->card(); }
   kj::Promise<void> Drained();
 
  private:
   RankContext& context_;
   std::unique_ptr<TextCodec> codec_;
-  ClusterBackend backend_;
+  std::unique_ptr<ClusterBackend> backend_;
   Gateway gateway_;
 };
 

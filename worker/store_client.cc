@@ -30,11 +30,10 @@ StoreClient::StoreClient(WorkerContext& context)
       dropped_(context.metrics.Counter("baton_worker_store_blocks_dropped_total", "Blocks not written: no store, a full queue or a failed put")),
       corrupt_(context.metrics.Counter("baton_worker_store_blocks_corrupt_total", "Fetched blocks whose digest was wrong: treated as misses")) {}
 
-/// Rendezvous hashing over a chain's first key: a conversation lives in one store, and a lost store loses only its part.
-const MemberInfo* StoreClient::StoreOf(const BlockKey& first) const {
+const MemberInfo* StoreOf(const MembershipView& members, const BlockKey& first) {
   const MemberInfo* best = nullptr;
   uint64_t best_score = 0;
-  for (const MemberInfo* member : context_.members.WithRole("store")) {
+  for (const MemberInfo* member : members.WithRole("store")) {
     if (member->draining || member->transport_address.empty()) continue;
     const uint64_t score = Xxh3_64(AsBytes(member->name), first.Prefix64());
     if (best == nullptr || score > best_score) {
@@ -46,7 +45,7 @@ const MemberInfo* StoreClient::StoreOf(const BlockKey& first) const {
 }
 
 kj::Promise<BlockRefs> StoreClient::Fetch(std::vector<BlockKey> chain, size_t have) {
-  if (have >= chain.size() || StoreOf(chain[0]) == nullptr) return BlockRefs();
+  if (have >= chain.size() || StoreOf(context_.members, chain[0]) == nullptr) return BlockRefs();
   return context_.timer
       .timeoutAfter(context_.timeout.count() * kj::NANOSECONDS, FetchRest(std::move(chain), have, BlockRefs()))
       .catch_([](kj::Exception&& e) {
@@ -56,7 +55,7 @@ kj::Promise<BlockRefs> StoreClient::Fetch(std::vector<BlockKey> chain, size_t ha
 }
 
 kj::Promise<BlockRefs> StoreClient::FetchRest(std::vector<BlockKey> chain, size_t from, BlockRefs got) {
-  const MemberInfo* store = StoreOf(chain[0]);
+  const MemberInfo* store = StoreOf(context_.members, chain[0]);
   if (from >= chain.size() || store == nullptr) return kj::mv(got);
   const size_t count = std::min(kFetchAtOnce, chain.size() - from);
   std::vector<BlockKey> keys(chain.begin() + from, chain.begin() + from + count), parents;
@@ -150,7 +149,7 @@ kj::Promise<Result<BlockRefs>> StoreClient::Receive(std::shared_ptr<Lookup> look
 
 void StoreClient::PutBehind(SealedBlock block, const BlockKey& first) {
   BlockRefs ref(context_.pool, {block.block});
-  if (queue_.size() >= kMaxQueue || StoreOf(first) == nullptr) {
+  if (queue_.size() >= kMaxQueue || StoreOf(context_.members, first) == nullptr) {
     dropped_.Increment();
     return;
   }
@@ -170,7 +169,7 @@ kj::Promise<void> StoreClient::Drained() {
 kj::Promise<void> StoreClient::PutLoop() {
   auto batch = kj::heap<Batch>();
   while (!queue_.empty() && batch->blocks.size() < kPutAtOnce) {
-    const MemberInfo* store = StoreOf(queue_.front().first);
+    const MemberInfo* store = StoreOf(context_.members, queue_.front().first);
     if (store == nullptr) {
       dropped_.Increment();
       queue_.pop_front();

@@ -15,6 +15,10 @@
 
 namespace baton {
 
+/// The store that owns the chain which begins with `first`, or null where there is none. Rendezvous hashing: a conversation
+/// lives in one store, and a lost store loses only its part.
+const MemberInfo* StoreOf(const MembershipView& members, const BlockKey& first);
+
 /// Thread: the loop's.
 class StoreClient {
  public:
@@ -38,7 +42,6 @@ class StoreClient {
   };
   struct Batch;
   struct Lookup;
-  const MemberInfo* StoreOf(const BlockKey& first) const;
   kj::Promise<Result<BlockRefs>> Receive(std::shared_ptr<Lookup> lookup);
   kj::Promise<Status> PushWanted(kj::Own<Batch> batch, kj::Own<Peer> peer, capnp::Response<wire::Store::PutResults> answer);
   kj::Promise<Result<BlockRefs>> FetchSome(std::vector<BlockKey> keys, std::vector<BlockKey> parents, const MemberInfo& store);

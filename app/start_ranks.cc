@@ -1,0 +1,118 @@
+#include "app/start_ranks.h"
+
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "app/mpi_launch.h"
+#include "app/roles.h"
+#include "base/log.h"
+#include "base/random.h"
+
+namespace baton {
+namespace {
+
+std::string MakeKey() { return fmt::format("{:016x}{:016x}", EntropySeed(), EntropySeed()); }
+
+/// A lonely rank is of no use: it ends when mpirun does, even if that was killed.
+void EndWithParent() {
+  const pid_t parent = getppid();
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) raise(SIGTERM);
+}
+
+/// For a job nobody listens to HTTP; a rank that would only do that computes.
+std::vector<std::string> JobRoles(const std::vector<std::string>& roles) {
+  std::vector<std::string> out;
+  bool computes = roles == std::vector<std::string>{"gateway"};
+  for (const std::string& role : roles) {
+    if (role == "prefill" || role == "decode") computes = true;
+    else if (role != "gateway") out.push_back(role);
+  }
+  if (computes) out.insert(out.end(), {"prefill", "decode"});
+  return out;
+}
+
+/// Rank 0's address on every rank, once it has prepared its job; empty where that failed, with the error on rank 0 only.
+Result<std::string> ShareAddress(MpiLaunch& mpi, Rank& rank, const Config& config, RankJob* job) {
+  Status prepared;
+  if (job != nullptr && mpi.rank() == 0) prepared = job->Prepare(config);
+  std::string address;
+  if (prepared.ok()) {
+    ASSIGN_OR_RETURN(const PeerAddress own, rank.Listen());
+    address = own.ToString();
+  }
+  auto shared = mpi.Share(address);
+  RETURN_IF_ERROR(prepared);
+  return shared;
+}
+
+}  // namespace
+
+Status StartLogging(const Config& config, const std::string& name) {
+  LogConfig log;
+  log.level = config.log.level;
+  log.json = config.log.json;
+  log.role = name;
+  return InitLogging(log);
+}
+
+bool OnLoopback(const Config& config) {
+  const std::string& host = config.cluster.bind_host;
+  return host.rfind("127.", 0) == 0 || host == "localhost" || host == "::1";
+}
+
+Status RunAlone(LoadedConfig loaded, RankJob* job) {
+  Config& config = loaded.config;
+  if (loaded.origins.at("transport.kind") == "default") config.transport.kind = "local";
+  const std::string name = job == nullptr ? "serve" : "job";
+  RETURN_IF_ERROR(StartLogging(config, name));
+  if (job != nullptr) RETURN_IF_ERROR(job->Prepare(config));
+  const std::vector<std::string> roles = {"coordinator", "gateway", "store", "prefill", "decode"};
+  RankSetup setup{config, job == nullptr ? roles : JobRoles(roles), name};
+  setup.job = job;
+  Rank rank(std::move(setup));
+  ASSIGN_OR_RETURN(const PeerAddress own, rank.Listen());
+  return rank.Run(own);
+}
+
+Status RunUnderMpi(LoadedConfig loaded, RankJob* job) {
+  EndWithParent();
+  Config& config = loaded.config;
+  ASSIGN_OR_RETURN(const std::unique_ptr<MpiLaunch> mpi, MpiLaunch::Begin());
+  ASSIGN_OR_RETURN(const auto roles, AssignRoles(config.cluster.roles, loaded.origins.at("cluster.roles") == "default", mpi->size()));
+  const std::string name = fmt::format("{}-{}", config.cluster.name.empty() ? "rank" : config.cluster.name, mpi->rank());
+  RETURN_IF_ERROR(StartLogging(config, name));
+  if (config.cluster.key.empty() && !OnLoopback(config)) {
+    ASSIGN_OR_RETURN(config.cluster.key, mpi->Share(MakeKey()));
+  }
+  RankSetup setup{config, job == nullptr ? roles[mpi->rank()] : JobRoles(roles[mpi->rank()]), name};
+  setup.mpi_communicator = mpi->communicator();
+  setup.ranks = mpi->size();
+  setup.launched_by_mpirun = true;
+  if (mpi->rank() == 0) setup.job = job;
+  auto rank = std::make_unique<Rank>(std::move(setup));
+  auto shared = ShareAddress(*mpi, *rank, config, job);
+  if (!shared.ok() || shared->empty()) {
+    rank.reset();
+    mpi->End();
+    return shared.status();
+  }
+  ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(*shared));
+  const bool keep_mpi = config.transport.kind == "mpi";
+  if (!keep_mpi) mpi->End();
+  const Status status = rank->Run(coordinator);
+  const bool lost_a_member = rank->lost_a_member();
+  rank.reset();
+  // Open MPI 4's mpirun waits for ever for a job one of whose ranks was killed: the last rank tells it that it is over.
+  if (mpi->rank() == 0 && lost_a_member) kill(getppid(), SIGTERM);
+  if (keep_mpi) mpi->End();
+  return status;
+}
+
+}  // namespace baton
