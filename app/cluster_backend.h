@@ -50,12 +50,8 @@ class ClusterBackend final : public Backend {
   friend class Generation;
   struct Meters;
   kj::Promise<void> LearnModel();
-<<<<<<< HEAD
   kj::Promise<MetricsPage> MetricsOf(const MemberInfo& member);
-  BlockKey RootOf(const std::string& tenant) const;
-=======
   BlockKey RootOf(const std::string& tenant) const { return TenantRoot(identity_, config_.tenant_secret, tenant); }
->>>>>>> warm
 
   const ClusterBackendConfig config_;
   kj::Timer& timer_;

@@ -27,66 +27,6 @@ Result<LoadedConfig> Load(const ClusterCommand& c, const CommandLine& line) {
   return Result<LoadedConfig>(std::move(loaded));
 }
 
-<<<<<<< HEAD
-Status StartLogging(const Config& config, const std::string& name) {
-  LogConfig log;
-  log.level = config.log.level;
-  log.json = config.log.json;
-  log.role = name;
-  return InitLogging(log);
-}
-
-bool IsLoopback(const std::string& host) { return host.rfind("127.", 0) == 0 || host == "localhost" || host == "::1"; }
-
-std::string MakeKey() { return fmt::format("{:016x}{:016x}", EntropySeed(), EntropySeed()); }
-
-/// A lonely rank is of no use: it ends when mpirun does, even if that was killed.
-void EndWithParent() {
-  const pid_t parent = getppid();
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() != parent) raise(SIGTERM);
-}
-
-/// Before MPI makes threads: the signals that Rank waits for must reach the main thread only.
-void BlockStopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int number : {SIGINT, SIGTERM, SIGUSR2, SIGCONT}) sigaddset(&signals, number);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-}
-
-Status RunUnderMpi(LoadedConfig loaded) {
-  BlockStopSignals();
-  EndWithParent();
-  Config& config = loaded.config;
-  ASSIGN_OR_RETURN(const std::unique_ptr<MpiLaunch> mpi, MpiLaunch::Begin());
-  ASSIGN_OR_RETURN(const auto roles, AssignRoles(config.cluster.roles, loaded.origins.at("cluster.roles") == "default", mpi->size()));
-  const std::string name = fmt::format("{}-{}", config.cluster.name.empty() ? "rank" : config.cluster.name, mpi->rank());
-  RETURN_IF_ERROR(StartLogging(config, name));
-  if (config.cluster.key.empty() && !IsLoopback(config.cluster.bind_host)) {
-    ASSIGN_OR_RETURN(config.cluster.key, mpi->Share(MakeKey()));
-  }
-  RankSetup setup{config, roles[mpi->rank()], name};
-  setup.mpi_communicator = mpi->communicator();
-  setup.ranks = mpi->size();
-  setup.launched_by_mpirun = true;
-  auto rank = std::make_unique<Rank>(std::move(setup));
-  ASSIGN_OR_RETURN(const PeerAddress own, rank->Listen());
-  ASSIGN_OR_RETURN(const std::string shared, mpi->Share(own.ToString()));
-  ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(shared));
-  const bool keep_mpi = config.transport.kind == "mpi";
-  if (!keep_mpi) mpi->End();
-  const Status status = rank->Run(coordinator);
-  const bool lost_a_member = rank->lost_a_member();
-  rank.reset();
-  // Open MPI 4's mpirun waits for ever for a job one of whose ranks was killed: the last rank tells it that it is over.
-  if (mpi->rank() == 0 && lost_a_member) kill(getppid(), SIGTERM);
-  if (keep_mpi) mpi->End();
-  return status;
-}
-
-=======
->>>>>>> warm
 Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
   const Config& config = loaded.config;
   ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(config.cluster.join));

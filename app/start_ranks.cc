@@ -26,6 +26,14 @@ void EndWithParent() {
   if (getppid() != parent) raise(SIGTERM);
 }
 
+/// Before MPI makes threads: the signals that Rank waits for must reach the main thread only.
+void BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGINT, SIGTERM, SIGUSR2, SIGCONT}) sigaddset(&signals, number);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
 /// For a job nobody listens to HTTP; a rank that would only do that computes.
 std::vector<std::string> JobRoles(const std::vector<std::string>& roles) {
   std::vector<std::string> out;
@@ -82,6 +90,7 @@ Status RunAlone(LoadedConfig loaded, RankJob* job) {
 }
 
 Status RunUnderMpi(LoadedConfig loaded, RankJob* job) {
+  BlockStopSignals();
   EndWithParent();
   Config& config = loaded.config;
   ASSIGN_OR_RETURN(const std::unique_ptr<MpiLaunch> mpi, MpiLaunch::Begin());
