@@ -230,9 +230,13 @@ Status Rank::Impl::StartTransport() {
   return Wait(session_->Announce(pump_->kind(), pump_->address()));
 }
 
-/// Until as many members have announced themselves as ranks were started; a rank that never does is not waited for long.
+/// Until as many members have announced themselves as ranks were started, and each of them knows the others (a heartbeat brings
+/// the news: a worker that has not heard of the store would miss and drop). A rank that never comes is not waited for long.
 kj::Promise<void> Rank::Impl::Everybody(kj::TimePoint deadline) {
-  if (members_.all().size() >= setup_.ranks || context_.timer().now() >= deadline) return kj::READY_NOW;
+  if (members_.all().size() >= setup_.ranks || context_.timer().now() >= deadline) {
+    if (setup_.ranks == 1) return kj::READY_NOW;
+    return context_.timer().afterDelay(static_cast<int64_t>(1.5e9 * setup_.config.cluster.heartbeat_s) * kj::NANOSECONDS);
+  }
   return context_.timer().afterDelay(10 * kj::MILLISECONDS).then([this, deadline]() { return Everybody(deadline); });
 }
 

@@ -23,9 +23,9 @@ Status RegisteredMemory::Add(MutableBytes range) {
 
 bool RegisteredMemory::Contains(const std::byte* data, size_t bytes) const {
   for (const MutableBytes& range : ranges_) {
-    if (std::less_equal<>()(range.data(), data) && std::less_equal<>()(data, range.data() + range.size())) {
-      return bytes <= static_cast<size_t>(range.data() + range.size() - data);
-    }
+    // The end of one range may be the beginning of the next: a place that does not fit here may fit there.
+    if (!std::less_equal<>()(range.data(), data) || !std::less_equal<>()(data, range.data() + range.size())) continue;
+    if (bytes <= static_cast<size_t>(range.data() + range.size() - data)) return true;
   }
   return false;
 }

@@ -103,7 +103,9 @@ TEST(WarmCorpus, EmptyFiles) {
 }
 
 TEST(WarmCorpus, AnEndlessLineIsBadAndSkipped) {
-  const Read read = ReadAll(std::string((64 << 20) + 1, 'x') + "\n{\"prompt\": \"a\"}\n");
+  std::string text((64 << 20) + 1, 'x');
+  text += "\n{\"prompt\": \"a\"}\n";
+  const Read read = ReadAll(text);
   EXPECT_THAT(read.bad, ElementsAre(1u));
   EXPECT_THAT(read.prompts, ElementsAre("a"));
 }

@@ -1,6 +1,6 @@
 #include "app/warm_plan.h"
 
-#include <numeric>
+#include <random>
 
 #include "tests/support/test_pch.h"
 

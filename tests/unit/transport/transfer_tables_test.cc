@@ -1,5 +1,6 @@
 // The two ends of a transfer as pure state machines: every interleaving of a small instance is walked through, with frames
 // reordered, lost or doubled, and either end giving up at each step (docs/transfer.md draws the states).
+#include <array>
 #include <set>
 
 #include "base/random.h"
@@ -247,6 +248,21 @@ std::vector<Action> With(const Action& disturbance) {
   std::vector<Action> script = kPlain;
   script.push_back(disturbance);
   return script;
+}
+
+TEST(RegisteredMemoryTest, TheSecondOfTwoAdjacentArenasIsFound) {
+  std::array<std::byte, 32> bytes{};
+  for (const bool low_first : {true, false}) {
+    RegisteredMemory memory;
+    const MutableBytes low(bytes.data(), 16), high(bytes.data() + 16, 16);
+    ASSERT_TRUE(memory.Add(low_first ? low : high).ok());
+    ASSERT_TRUE(memory.Add(low_first ? high : low).ok());
+    EXPECT_TRUE(memory.Contains(bytes.data() + 16, 16)) << "the end of one is the beginning of the other";
+    EXPECT_TRUE(memory.Contains(bytes.data() + 20, 12));
+    EXPECT_TRUE(memory.Contains(bytes.data(), 16));
+    EXPECT_FALSE(memory.Contains(bytes.data() + 16, 17));
+    EXPECT_FALSE(memory.Contains(bytes.data() + 8, 16)) << "a place lies in one arena";
+  }
 }
 
 TEST(TransferTables, EveryOrderOfAnUndisturbedTransferLands) {
