@@ -32,7 +32,7 @@ Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
   ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(config.cluster.join));
   ASSIGN_OR_RETURN(std::vector<std::string> roles, ParseRoles(role));
   if (config.transport.kind == "mpi" || config.transport.kind == "local") {
-    return InvalidError("a worker that joins later is outside MPI's job: set transport.kind to tcp, shm or ucx on every rank");
+    return InvalidError("a worker that joins later is outside MPI's job: set transport.kind to auto, tcp, shm or ucx on every rank");
   }
   char host[256] = {};
   gethostname(host, sizeof host - 1);

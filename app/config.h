@@ -38,7 +38,7 @@ struct StoreOptions {
   double ttl_s = 0;
 };
 struct TransportOptions {
-  std::string kind = "tcp";
+  std::string kind = "auto";
   double transfer_timeout_s = 20;
 };
 struct RouterOptions {

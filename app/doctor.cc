@@ -141,7 +141,9 @@ Check CheckTransports(const Config& config) {
   std::error_code error;
   const std::filesystem::path devices("/sys/class/infiniband");
   const bool rdma = std::filesystem::is_directory(devices, error) && !std::filesystem::is_empty(devices, error);
-  return {"transports", there ? Verdict::kGood : Verdict::kBad, fmt::format("{}; {}", kinds, rdma ? "an RDMA device is there" : "no RDMA device"),
+  const std::string choice = config.transport.kind == "auto" ? "auto: shared memory between workers of one host, TCP between hosts" : config.transport.kind;
+  return {"transports", there ? Verdict::kGood : Verdict::kBad,
+          fmt::format("{} ({}); {}", choice, kinds, rdma ? "an RDMA device is there: transport.kind=ucx would use it" : "no RDMA device"),
           there ? "" : fmt::format("transport.kind is {}: take one of these", config.transport.kind)};
 }
 

@@ -39,7 +39,7 @@ std::vector<Option> OptionTable(Config& c) {
       {"store.compression", &c.store.compression, "", "compression of blocks on disk", 0, 0, {"none", "zstd", "lz4"}},
       {"store.policy", &c.store.policy, "", "which blocks leave a full tier first", 0, 0, {"lru", "s3fifo", "cost"}},
       {"store.ttl_s", &c.store.ttl_s, "seconds", "age at which a block is dropped; 0: never", 0, 1e9},
-      {"transport.kind", &c.transport.kind, "", "how KV moves between workers", 0, 0, {"local", "shm", "tcp", "mpi", "ucx"}},
+      {"transport.kind", &c.transport.kind, "", "how KV moves between workers; auto: for each pair shm on one host, else tcp", 0, 0, {"auto", "local", "shm", "tcp", "mpi", "ucx"}},
       {"transport.transfer_timeout_s", &c.transport.transfer_timeout_s, "seconds", "deadline of one hand-off", 0.1, 3600},
       {"router.local_prefill_tokens", &c.router.local_prefill_tokens, "tokens", "prompts with fewer uncached tokens prefill on the decode worker", 0, 1e6},
       {"router.policy", &c.router.policy, "", "how workers are chosen", 0, 0, {"cost", "round_robin", "least_loaded", "prefix_only"}},

@@ -13,7 +13,7 @@ namespace baton {
 namespace {
 
 constexpr auto kKinds = std::to_array<std::string_view>({
-    "local", "shm", "tcp",
+    "auto", "local", "shm", "tcp",
 #ifdef BATON_HAVE_UCX
     "ucx",
 #endif
@@ -25,8 +25,10 @@ constexpr auto kKinds = std::to_array<std::string_view>({
 const SystemClock kSystemClock;
 
 Result<std::unique_ptr<Wire>> MakeWire(const TransportConfig& config, WireHost& host, const Clock& clock) {
-  if (config.kind == "tcp") return MakeStreamWire(config, MakeTcpFamily(config), host, clock);
-  if (config.kind == "shm") return MakeStreamWire(config, MakeUnixFamily(config), host, clock);
+  std::vector<std::unique_ptr<SocketFamily>> families;
+  if (config.kind == "auto" || config.kind == "shm") families.push_back(MakeUnixFamily(config));
+  if (config.kind == "auto" || config.kind == "tcp") families.push_back(MakeTcpFamily(config));
+  if (!families.empty()) return MakeStreamWire(config, std::move(families), host, clock);
 #ifdef BATON_HAVE_MPI
   if (config.kind == "mpi") {
     ASSIGN_OR_RETURN(std::unique_ptr<MessageMedium> medium, MakeMpiMedium(config, clock));

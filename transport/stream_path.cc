@@ -42,11 +42,11 @@ void StreamPath::Open(uint32_t id) {
   id_ = id;
   state_ = State::kReady;
   in_.resize(std::max(in_.size(), kBufferBytes));
-  if (memory_ == nullptr) return;
-  for (uint32_t number = 0; number < memory_->arenas(); ++number) ShowArena(number);
+  for (uint32_t number = 0; memory_ != nullptr && number < memory_->arenas(); ++number) ShowArena(number);
 }
 
 void StreamPath::ShowArena(uint32_t number) {
+  if (memory_ == nullptr) return;
   const ArenaMemory& arena = memory_->arena(number);
   std::string body;
   AppendNumber(&body, static_cast<uint64_t>(arena.bytes.size()));

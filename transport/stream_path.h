@@ -21,7 +21,7 @@ class StreamPath {
  public:
   enum class State { kGreeting, kReady };
 
-  /// Takes over `fd`, a non-blocking stream socket. `memory` is null for wires that send every byte inline.
+  /// Takes over `fd`, a non-blocking stream socket. `memory` is null where every byte goes inline.
   StreamPath(int fd, Handshake handshake, WireHost& host, LocalMemory* memory, Instant handshake_deadline);
   ~StreamPath();
   StreamPath(const StreamPath&) = delete;
@@ -37,7 +37,7 @@ class StreamPath {
   void Open(uint32_t id);
   /// What of this transfer's segments is still to be written is copied.
   void Detach(TransferId id);
-  /// Announces an arena of this process (wires with memory).
+  /// Announces an arena of this process; nothing without memory.
   void ShowArena(uint32_t number);
 
   int fd() const { return fd_; }

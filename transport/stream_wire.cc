@@ -22,16 +22,29 @@ constexpr size_t kMaxStrangers = 64;     // connections that have not proved who
 constexpr size_t kAcceptsAtATime = 16;
 constexpr size_t kMaxPathsOfAPeer = 128;  // dialled by either side
 constexpr Duration kRedial = std::chrono::milliseconds(500);  // between attempts to replace a broken path
+constexpr std::string_view kAuto = "auto";
+
+/// The part of an address for one family, as "tcp:HOST:PORT"; empty if it has none.
+std::string PartOf(std::string_view address, std::string_view family) {
+  if (address.starts_with("auto:")) address.remove_prefix(5);
+  while (!address.empty()) {
+    const std::string_view part = address.substr(0, address.find('|'));
+    if (part.starts_with(family) && part.substr(family.size()).starts_with(":")) return std::string(part);
+    address.remove_prefix(std::min(address.size(), part.size() + 1));
+  }
+  return "";
+}
 
 class StreamWire final : public Wire {
  public:
-  StreamWire(const TransportConfig& config, std::unique_ptr<SocketFamily> family, WireHost& host, const Clock& clock)
-      : self_{config.self, config.incarnation, ""}, key_(config.cluster_key), handshake_timeout_(config.handshake_timeout),
-        family_(std::move(family)), host_(host), clock_(clock) {}
+  StreamWire(const TransportConfig& config, std::vector<std::unique_ptr<SocketFamily>> families, WireHost& host, const Clock& clock)
+      : self_{config.self, config.incarnation, ""}, key_(config.cluster_key), handshake_timeout_(config.handshake_timeout), host_(host), clock_(clock) {
+    for (auto& family : families) ports_.push_back({std::move(family)});
+  }
   ~StreamWire() override;
   Status Open();
 
-  std::string_view name() const override { return family_->name(); }
+  std::string_view name() const override { return ports_.size() == 1 ? ports_.front().family->name() : kAuto; }
   std::string address() const override { return self_.address; }
   Status Connect(WorkerId peer, const std::string& address) override;
   void Disconnect(WorkerId peer) override;
@@ -44,19 +57,26 @@ class StreamWire final : public Wire {
   uint64_t refused_peers() const override { return refused_; }
 
  private:
+  struct Port {
+    std::unique_ptr<SocketFamily> family;
+    int listener = -1;
+    bool strangers_wait = false;
+  };
   struct Peer {
     std::vector<StreamPath*> paths;  // ready ones
     Incarnation incarnation;
-    std::string address, dialled;    // where it says it listens; where it was dialled, if it was
+    std::string address;             // where it says it listens
+    const Port* port = nullptr;      // through which it was dialled, if it was, and
+    std::string dialled;             // its address there
     Instant last_dial{};
     size_t next_path = 0;            // takes the next turn to be filled first
   };
 
   void Watch(int fd, void* tag, uint32_t events);
   void CollectEvents(Duration timeout);
-  void Accept();
-  void Dial(WorkerId peer, const std::string& address);
-  void AddPath(int fd, WorkerId dialled);
+  void Accept(Port& port);
+  Status Dial(WorkerId peer, const Port& port, const std::string& address);
+  void AddPath(int fd, const Port& port, WorkerId dialled);
   void Work(StreamPath& path);
   Status Greet(StreamPath& path);
   void Close(StreamPath& path, const Status& status);
@@ -66,11 +86,11 @@ class StreamWire final : public Wire {
   Introduction self_;
   const std::string key_;
   const Duration handshake_timeout_;
-  const std::unique_ptr<SocketFamily> family_;
+  std::vector<Port> ports_;  // the one to prefer first
   WireHost& host_;
   const Clock& clock_;
-  int epoll_ = -1, wake_ = -1, listener_ = -1;
-  bool woken_ = false, strangers_wait_ = false;
+  int epoll_ = -1, wake_ = -1;
+  bool woken_ = false;
   uint64_t refused_ = 0;
   std::unique_ptr<LocalMemory> memory_;
   std::vector<std::unique_ptr<StreamPath>> paths_;
@@ -83,19 +103,26 @@ Status StreamWire::Open() {
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (epoll_ < 0 || wake_ < 0) return UnavailableError("no descriptor for epoll: {}; raise the limit of open files", std::strerror(errno));
-  ASSIGN_OR_RETURN(const SocketFamily::Listener listener, family_->Listen());
-  listener_ = listener.fd;
-  self_.address = listener.address;
   Watch(wake_, &wake_, EPOLLIN);
-  Watch(listener_, &listener_, EPOLLIN);
-  if (!family_->by_reference()) return OkStatus();
-  ASSIGN_OR_RETURN(memory_, LocalMemory::Create());
+  for (Port& port : ports_) {
+    ASSIGN_OR_RETURN(const SocketFamily::Listener listener, port.family->Listen());
+    port.listener = listener.fd;
+    self_.address += (self_.address.empty() ? "" : "|") + listener.address;
+    Watch(port.listener, &port, EPOLLIN);
+    if (port.family->by_reference()) {
+      ASSIGN_OR_RETURN(memory_, LocalMemory::Create());
+    }
+  }
+  if (ports_.size() > 1) self_.address = fmt::format("{}:{}", kAuto, self_.address);
   return OkStatus();
 }
 
 StreamWire::~StreamWire() {
-  for (const int fd : {listener_, wake_, epoll_}) {
+  for (const int fd : {wake_, epoll_}) {
     if (fd >= 0) close(fd);
+  }
+  for (const Port& port : ports_) {
+    if (port.listener >= 0) close(port.listener);
   }
 }
 
@@ -106,28 +133,38 @@ void StreamWire::Watch(int fd, void* tag, uint32_t events) {
   CHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0);
 }
 
-Status StreamWire::Connect(WorkerId peer, const std::string& address) {
-  if (address.rfind(std::string(family_->name()) + ":", 0) != 0) return InvalidError("\"{}\" is not an address of the {} transport", address, family_->name());
-  const auto it = peers_.find(peer);
-  if ((it != peers_.end() && !it->second.paths.empty()) || Count(peer, true) > 0) return OkStatus();
-  for (uint32_t i = 0; i < family_->paths(); ++i) Dial(peer, address);
+Status StreamWire::Connect(WorkerId id, const std::string& address) {
+  const auto it = peers_.find(id);
+  const bool reached = (it != peers_.end() && !it->second.paths.empty()) || Count(id, true) > 0;
+  Status status = InvalidError("\"{}\" is not an address of the {} transport", address, name());
+  for (const Port& port : ports_) {
+    const std::string part = PartOf(address, port.family->name());
+    if (part.empty()) continue;
+    if (reached) return OkStatus();
+    status = Dial(id, port, part);
+    if (!status.ok()) continue;
+    for (uint32_t i = 1; i < port.family->paths() && Dial(id, port, part).ok(); ++i) {  // what is missing, Flush dials again
+    }
+    return OkStatus();
+  }
+  if (status.code() == StatusCode::kInvalid) return status;
+  failed_dials_.emplace_back(id, std::move(status));
   return OkStatus();
 }
 
-void StreamWire::Dial(WorkerId peer, const std::string& address) {
-  auto fd = family_->Dial(address);
-  if (!fd.ok()) {
-    failed_dials_.emplace_back(peer, fd.status());
-    return;
-  }
-  Peer& p = peers_[peer];
-  p.dialled = address;
-  p.last_dial = clock_.Now();
-  AddPath(*fd, peer);
+Status StreamWire::Dial(WorkerId id, const Port& port, const std::string& address) {
+  ASSIGN_OR_RETURN(const int fd, port.family->Dial(address));
+  Peer& peer = peers_[id];
+  peer.port = &port;
+  peer.dialled = address;
+  peer.last_dial = clock_.Now();
+  AddPath(fd, port, id);
+  return OkStatus();
 }
 
-void StreamWire::AddPath(int fd, WorkerId dialled) {
-  paths_.push_back(std::make_unique<StreamPath>(fd, Handshake(self_, key_, dialled), host_, memory_.get(), clock_.Now() + handshake_timeout_));
+void StreamWire::AddPath(int fd, const Port& port, WorkerId dialled) {
+  LocalMemory* memory = port.family->by_reference() ? memory_.get() : nullptr;
+  paths_.push_back(std::make_unique<StreamPath>(fd, Handshake(self_, key_, dialled), host_, memory, clock_.Now() + handshake_timeout_));
   paths_.back()->dialled = dialled;
   Watch(fd, paths_.back().get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
@@ -170,8 +207,9 @@ void StreamWire::CollectEvents(Duration timeout) {
   const int n = epoll_pwait2(epoll_, events, 64, &wait, nullptr);
   for (int i = 0; i < n; ++i) {
     void* tag = events[i].data.ptr;
-    if (tag == &listener_) {
-      strangers_wait_ = true;
+    const auto port = std::find_if(ports_.begin(), ports_.end(), [tag](const Port& p) { return &p == tag; });
+    if (port != ports_.end()) {
+      port->strangers_wait = true;
     } else if (tag == &wake_) {
       uint64_t count = 0;
       woken_ = read(wake_, &count, sizeof count) == sizeof count || woken_;
@@ -189,7 +227,9 @@ void StreamWire::Progress() {
   for (const auto& [peer, status] : std::exchange(failed_dials_, {})) {
     if (!peers_.contains(peer) || peers_[peer].paths.empty()) host_.OnPeerDown(peer, status);
   }
-  if (std::exchange(strangers_wait_, false)) Accept();
+  for (Port& port : ports_) {
+    if (std::exchange(port.strangers_wait, false)) Accept(port);
+  }
   const Instant now = clock_.Now();
   for (size_t i = 0; i < paths_.size(); ++i) {
     StreamPath& path = *paths_[i];
@@ -202,19 +242,19 @@ void StreamWire::Progress() {
   Sweep();
 }
 
-void StreamWire::Accept() {
+void StreamWire::Accept(Port& port) {
   for (size_t i = 0; i < kAcceptsAtATime; ++i) {
-    const int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int fd = accept4(port.listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) return;
-    const Status status = Count(WorkerId(), true) >= kMaxStrangers ? ExhaustedError("too many strangers") : family_->Accepted(fd);
+    const Status status = Count(WorkerId(), true) >= kMaxStrangers ? ExhaustedError("too many strangers") : port.family->Accepted(fd);
     if (status.ok()) {
-      AddPath(fd, WorkerId());
+      AddPath(fd, port, WorkerId());
     } else {
       close(fd);
       ++refused_;
     }
   }
-  strangers_wait_ = true;
+  port.strangers_wait = true;
 }
 
 void StreamWire::Work(StreamPath& path) {
@@ -295,14 +335,16 @@ void StreamWire::Flush(WorkerId id) {
     if (!path.writable || closed_.contains(&path)) continue;
     if (const Status status = path.Write(); !status.ok()) Close(path, status);
   }
-  if (peers_.contains(id) && !peer.dialled.empty() && !peer.paths.empty() && Count(id, false) < family_->paths() && clock_.Now() - peer.last_dial > kRedial) {
-    Dial(id, peer.dialled);  // a path broke some time ago
+  const bool dialled = peers_.contains(id) && peer.port != nullptr && !peer.paths.empty();
+  if (dialled && Count(id, false) < peer.port->family->paths() && clock_.Now() - peer.last_dial > kRedial) {  // a path broke some time ago
+    if (Status status = Dial(id, *peer.port, peer.dialled); !status.ok()) failed_dials_.emplace_back(id, std::move(status));
   }
   Sweep();
 }
 
 void StreamWire::Wait(Duration timeout) {
-  bool work = std::exchange(woken_, false) || strangers_wait_ || !failed_dials_.empty();
+  bool work = std::exchange(woken_, false) || !failed_dials_.empty();
+  for (const Port& port : ports_) work = work || port.strangers_wait;
   for (const auto& path : paths_) {
     work = work || path->CanWork();
     if (path->state() == StreamPath::State::kGreeting) timeout = std::min(timeout, path->handshake_deadline() - clock_.Now());
@@ -319,8 +361,8 @@ void StreamWire::Wake() {
 
 }  // namespace
 
-Result<std::unique_ptr<Wire>> MakeStreamWire(const TransportConfig& config, std::unique_ptr<SocketFamily> family, WireHost& host, const Clock& clock) {
-  auto wire = std::make_unique<StreamWire>(config, std::move(family), host, clock);
+Result<std::unique_ptr<Wire>> MakeStreamWire(const TransportConfig& config, std::vector<std::unique_ptr<SocketFamily>> families, WireHost& host, const Clock& clock) {
+  auto wire = std::make_unique<StreamWire>(config, std::move(families), host, clock);
   RETURN_IF_ERROR(wire->Open());
   return Result<std::unique_ptr<Wire>>(std::move(wire));
 }

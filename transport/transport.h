@@ -54,8 +54,9 @@ class Transport {
  public:
   /// Ends all transfers without completions; peers see them fail. No file, socket or mapping is left behind.
   virtual ~Transport() = default;
-  virtual std::string_view name() const = 0;  // "local", "shm", "tcp", "mpi", "ucx"
-  /// Where peers reach this end ("tcp:127.0.0.1:4711", "shm:baton-…", "mpi:3"); handed to Connect on the other side.
+  virtual std::string_view name() const = 0;  // TransportConfig::kind
+  /// Where peers reach this end ("tcp:127.0.0.1:4711", "shm:baton-…", "auto:shm:baton-…|tcp:…", "mpi:3"); handed to Connect
+  /// on the other side.
   virtual std::string address() const = 0;
   /// Starts to reach `peer` and gives it back; idempotent. One side's Connect serves both directions. Another address than
   /// before means the peer was restarted: its old transfers fail with kUnavailable. Errors: kInvalid (not this transport's
@@ -94,13 +95,13 @@ class LocalHub;
 std::shared_ptr<LocalHub> MakeLocalHub();
 
 struct TransportConfig {
-  std::string kind = "tcp";          // local, shm, tcp, mpi, ucx
+  std::string kind = "auto";         // auto (for each peer shm if it shares a network namespace, else tcp), local, shm, tcp, mpi, ucx
   WorkerId self;                     // not 0
   Incarnation incarnation;           // grows with each start of this worker; peers refuse older ones
-  std::string bind_host = "127.0.0.1";  // tcp, ucx: the numeric address to listen on; the port is the system's choice
-  std::string advertise_host;        // tcp: the address peers use, where that is not bind_host
-  std::string cluster_key;           // shm, tcp, ucx: peers must prove to know it; empty: none is asked for
-  uint32_t paths = 2;                // tcp: connections a peer; one lost, the transfers go on over the others
+  std::string bind_host = "127.0.0.1";  // auto, tcp, ucx: the numeric address to listen on; the port is the system's choice
+  std::string advertise_host;        // auto, tcp: the address peers use, where that is not bind_host
+  std::string cluster_key;           // auto, shm, tcp: peers must prove to know it; empty: none is asked for
+  uint32_t paths = 2;                // auto, tcp: connections a peer; one lost, the transfers go on over the others
   bool checksum = false;             // every piece carries an XXH3 of its bytes; a wrong one fails the transfer (kDataLoss)
   uint32_t max_peers = 256;
   uint32_t max_transfers = 4096;     // at each end
@@ -116,7 +117,7 @@ struct TransportConfig {
 /// lacks: says which it has), kUnavailable (the address cannot be bound: says why).
 Result<std::unique_ptr<Transport>> MakeTransport(const TransportConfig& config);
 
-/// The kinds compiled in, in the order in which a pair of workers on one host should prefer them.
+/// The kinds compiled in: auto, then in the order in which a pair of workers on one host should prefer them.
 std::span<const std::string_view> TransportKinds();
 
 }  // namespace baton

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <optional>
 
 #include "base/random.h"
 #include "transport/stream_wire.h"
@@ -21,6 +22,14 @@ socklen_t Name(const std::string& name, sockaddr_un* address) {
   if (name.empty() || name.size() > sizeof(address->sun_path) - 1) return 0;
   std::memcpy(address->sun_path + 1, name.data(), name.size());
   return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+}
+
+/// The user at the other end.
+std::optional<uid_t> Owner(int fd) {
+  ucred who{};
+  socklen_t bytes = sizeof who;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &bytes) != 0) return std::nullopt;
+  return who.uid;
 }
 
 class UnixFamily final : public SocketFamily {
@@ -54,18 +63,19 @@ class UnixFamily final : public SocketFamily {
       close(fd);
       return UnavailableError("{} cannot be reached from this process: {}", address, error == EAGAIN ? "its queue is full" : std::strerror(error));
     }
+    const std::optional<uid_t> owner = Owner(fd);
+    if (!keyed_ && (!owner || (*owner != geteuid() && geteuid() != 0))) {  // it would refuse us
+      close(fd);
+      return UnavailableError("{} belongs to another user; set a cluster key", address);
+    }
     return fd;
   }
 
   /// Without a key, only processes of the same user are let in.
   Status Accepted(int fd) override {
-    ucred who{};
-    socklen_t bytes = sizeof who;
-    if (keyed_) return OkStatus();
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &bytes) != 0 || (who.uid != geteuid() && who.uid != 0)) {
-      return UnavailableError("a process of another user ({}) asks for shared memory; set a cluster key", who.uid);
-    }
-    return OkStatus();
+    const std::optional<uid_t> owner = Owner(fd);
+    if (keyed_ || (owner && (*owner == geteuid() || *owner == 0))) return OkStatus();
+    return UnavailableError("a process of another user asks for shared memory; set a cluster key");
   }
 
  private:

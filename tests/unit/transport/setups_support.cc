@@ -10,7 +10,7 @@ std::vector<Setup> SetupsUnderTest() {
     setups.push_back({std::string(kind), false, false});
     // UCX does not survive a fork in a process that has used it, which a forked far end is in a test that makes a second one.
     if (kind != "local" && kind != "ucx") setups.push_back({std::string(kind), true, false});
-    if (kind == "tcp" || kind == "shm") setups.push_back({std::string(kind), true, true});
+    if (kind == "auto" || kind == "tcp" || kind == "shm") setups.push_back({std::string(kind), true, true});
   }
   return setups;
 }

@@ -64,7 +64,7 @@ TEST_P(Waking, WakeEndsThisWaitOrTheNext) {
     if (other.joinable()) other.join();
   }
 }
-INSTANTIATE_TEST_SUITE_P(Kinds, Waking, ::testing::Values("local", "shm", "tcp"));
+INSTANTIATE_TEST_SUITE_P(Kinds, Waking, ::testing::Values("auto", "local", "shm", "tcp"));
 
 TEST(LocalTransport, EachEndOnAThreadOfItsOwn) {
   const auto hub = MakeLocalHub();
