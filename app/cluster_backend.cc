@@ -12,6 +12,7 @@ namespace {
 
 constexpr kj::Duration kRetry = 50 * kj::MILLISECONDS;
 constexpr kj::Duration kMetricsTimeout = 1 * kj::SECONDS;
+constexpr kj::Duration kRouteTimeout = 2 * kj::SECONDS;  // a route is a decision in memory: silence means that the coordinator hangs
 constexpr uint32_t kMaxMoves = 16;
 
 }  // namespace
@@ -108,7 +109,7 @@ kj::Promise<void> ClusterBackend::Generation::Attempt() {
     for (uint32_t i = 0; i < avoid_.size(); ++i) avoid.set(i, avoid_[i].value);
     query.setMoved(sent_ > 0 || moves_ > 0);
     const Instant asked = backend_.clock_.Now();
-    return call.send().then(
+    return backend_.timer_.timeoutAfter(kRouteTimeout, kj::Promise<RouteAnswer>(call.send())).then(
         [this, asked](RouteAnswer answer) {
           backend_.meters_->route_s.Observe(ToSeconds(backend_.clock_.Now() - asked));
           return OnRouted(kj::mv(answer));

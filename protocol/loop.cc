@@ -36,7 +36,10 @@ kj::Promise<void> LoopQueue::Drain() {
       std::lock_guard lock(mutex_);
       batch.swap(work_);
     }
-    for (const auto& work : batch) work();
+    for (const auto& work : batch) {
+      const auto problem = kj::runCatchingExceptions([&work]() { work(); });
+      KJ_IF_MAYBE(e, problem) { LOG_ERROR("posted work failed: {}", e->getDescription().cStr()); }
+    }
     return Drain();
   });
 }

@@ -12,7 +12,7 @@
 
 namespace baton {
 
-/// Runs closures on the loop's thread, in the order they were posted; a batch costs one wake. What may be posted is bounded
+/// Runs closures on the loop's thread, in the order they were posted; a batch costs one wake, and one that throws is logged. What may be posted is bounded
 /// by who posts: each running request, transfer or I/O job has at most a few closures under way.
 /// Create and destroy on the loop's thread, after every thread that posts has ended.
 class LoopQueue {

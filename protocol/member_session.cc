@@ -63,8 +63,15 @@ kj::Promise<Status> MemberSession::SendAnnounce() {
 kj::Promise<Status> MemberSession::Announce(std::string transport_kind, std::string transport_address) {
   self_.transport_kind = std::move(transport_kind);
   self_.transport_address = std::move(transport_address);
-  announced_ = true;
-  return SendAnnounce().then([this](Status status) {
+  auto sent = SendAnnounce().then([this](Status status) -> kj::Promise<Status> {
+    if (status.code() != StatusCode::kAborted) return status;
+    // Getting ready took longer than silence may last: dead by now to the coordinator, but not here.
+    return Register().then([this](Status again) -> kj::Promise<Status> {
+      if (!again.ok()) return again;
+      return SendAnnounce();
+    });
+  });
+  return sent.then([this](Status status) {
     if (status.ok()) loop_ = HeartbeatLoop().eagerlyEvaluate([](kj::Exception&& e) { LOG_ERROR("heartbeats stopped: {}", e.getDescription().cStr()); });
     return status;
   });

@@ -60,7 +60,7 @@ class MemberSession {
   const Hooks hooks_;
   kj::Maybe<wire::Coordinator::Client> coordinator_;
   wire::WorkerSession::Client session_ = nullptr;
-  bool connected_ = false, draining_ = false, snapshot_ = true, announced_ = false, drain_asked_ = false;
+  bool connected_ = false, draining_ = false, snapshot_ = true, drain_asked_ = false;
   uint64_t sequence_ = 0, view_version_ = 0;
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> draining_known_;
   kj::Promise<void> loop_ = nullptr;

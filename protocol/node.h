@@ -23,7 +23,7 @@ struct NodeServices {
 /// Thread: the loop's.
 class NodeServer {
  public:
-  /// `services` outlives the server. An empty key asks peers for none.
+  /// `services` outlives the server. Peers must give the very same key, an empty one included.
   NodeServer(NodeServices& services, std::string cluster_key);
   /// Listens on `host`, any free port. Errors: kInvalid (the address cannot be bound: says why and which option to change).
   Status Listen(kj::AsyncIoContext& io, const std::string& host);

@@ -23,19 +23,18 @@ Result<PeerAddress> ParsePeerAddress(const std::string& text) {
 Peer::Peer(PeerAddress address, kj::Own<kj::AsyncIoStream> stream)
     : address_(std::move(address)), stream_(kj::mv(stream)), client_(*stream_) {}
 
-kj::Promise<Status> Peer::Hello(const std::string& cluster_key) {
+kj::Promise<void> Peer::Hello(const std::string& cluster_key) {
   auto request = client_.bootstrap().castAs<wire::Node>().helloRequest();
   request.setVersion(kProtocolVersion);
   request.setClusterKey(cluster_key);
   return request.send().then([this](capnp::Response<wire::Node::HelloResults> answer) {
-    const Status status = ReadStatus(answer.getStatus());
-    if (!status.ok()) return status;
+    refusal_ = ReadStatus(answer.getStatus());
+    if (!refusal_.ok()) return;
     if (answer.hasCoordinator()) coordinator = answer.getCoordinator();
     if (answer.hasDecode()) decode = answer.getDecode();
     if (answer.hasPrefill()) prefill = answer.getPrefill();
     if (answer.hasStore()) store = answer.getStore();
     if (answer.hasInspect()) inspect = answer.getInspect();
-    return OkStatus();
   });
 }
 
@@ -48,10 +47,7 @@ kj::Promise<kj::Own<Peer>> PeerTable::Connect(PeerAddress address) {
       .then([this, address](kj::Own<kj::AsyncIoStream> stream) {
         auto peer = kj::refcounted<Peer>(address, kj::mv(stream));
         auto hello = peer->Hello(cluster_key_);
-        return hello.then([peer = kj::mv(peer)](Status status) mutable -> kj::Own<Peer> {
-          if (!status.ok()) kj::throwFatalException(KJ_EXCEPTION(FAILED, kj::StringPtr(status.message().c_str())));
-          return kj::mv(peer);
-        });
+        return hello.then([peer = kj::mv(peer)]() mutable { return kj::mv(peer); });
       });
 }
 
@@ -59,22 +55,25 @@ kj::Promise<Result<kj::Own<Peer>>> PeerTable::Dial(const PeerAddress& address) {
   auto found = entries_.find(address);
   if (found == entries_.end()) {
     auto ready = timer_.timeoutAfter(timeout_.count() * kj::NANOSECONDS, Connect(address)).fork();
-    auto watch = ready.addBranch().then([this, address](kj::Own<Peer> peer) {
+    auto watch = ready.addBranch().then([this, address](kj::Own<Peer> peer) -> kj::Promise<void> {
+      if (!peer->refusal().ok()) return kj::READY_NOW;
       auto gone = peer->OnDisconnect();
       entries_.at(address).peer = kj::mv(peer);
       return gone;
     });
-    // The entry goes when the connection ends, or was never made; the next Dial makes a fresh one.
+    // The entry goes when the connection ends, was refused or never made; the next Dial makes a fresh one.
     auto clean = watch.catch_([](kj::Exception&&) {}).then([this, address]() {
       cleaning_.Add(kj::evalLater([this, address]() { Forget(address, "the connection closed"); }));
     });
     found = entries_.emplace(address, Entry{kj::mv(ready), nullptr, clean.eagerlyEvaluate(nullptr)}).first;
   }
   return found->second.ready.addBranch().then(
-      [](kj::Own<Peer> peer) { return Result<kj::Own<Peer>>(kj::mv(peer)); },
+      [address](kj::Own<Peer> peer) {
+        if (!peer->refusal().ok()) return Result<kj::Own<Peer>>(peer->refusal().WithContext(address.ToString()));
+        return Result<kj::Own<Peer>>(kj::mv(peer));
+      },
       [address](kj::Exception&& e) {
         const std::string why(e.getDescription().begin(), e.getDescription().size());
-        if (e.getType() == kj::Exception::Type::FAILED) return Result<kj::Own<Peer>>(UnavailableError("{}: {}", address.ToString(), why));
         return Result<kj::Own<Peer>>(UnavailableError("cannot reach {}: {}", address.ToString(), why));
       });
 }

@@ -41,7 +41,9 @@ class Peer final : public kj::Refcounted {
   }
   void Break(kj::StringPtr why) { canceler_.cancel(kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__, kj::heapString(why))); }
 
-  kj::Promise<Status> Hello(const std::string& cluster_key);
+  /// Asks for the services; afterwards they are there, or refusal() says why not.
+  kj::Promise<void> Hello(const std::string& cluster_key);
+  const Status& refusal() const { return refusal_; }
   kj::Promise<void> OnDisconnect() { return client_.onDisconnect(); }
 
   wire::Coordinator::Client coordinator = nullptr;
@@ -52,6 +54,7 @@ class Peer final : public kj::Refcounted {
 
  private:
   const PeerAddress address_;
+  Status refusal_;
   kj::Own<kj::AsyncIoStream> stream_;
   capnp::TwoPartyClient client_;
   kj::Canceler canceler_;

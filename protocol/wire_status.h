@@ -14,8 +14,8 @@ namespace baton {
 void WriteStatus(const Status& status, wire::WireStatus::Builder out);
 Status ReadStatus(wire::WireStatus::Reader in);
 
-/// What a failed call means: a lost connection or an overloaded peer is kUnavailable, a dropped call kCancelled, anything
-/// else kInternal.
+/// What a failed call means: a lost connection, an overloaded or silent peer, or one of another version is kUnavailable,
+/// anything else kInternal.
 Status StatusFromException(const kj::Exception& exception);
 
 /// A promise of a Result never fails with an exception: `promise`'s become its status.

@@ -23,6 +23,12 @@ TransferPump::~TransferPump() {
   stop_ = true;
   transport_->Wake();
   thread_.join();
+  transport_.reset();  // no landing is written and no segment read from here on
+  const Status stopped = CancelledError("the transport was stopped");
+  for (auto& [id, done] : receives_) done(stopped);
+  for (auto& [id, send] : sends_) {
+    if (send.done) send.done(stopped);
+  }
 }
 
 void TransferPump::Do(std::function<void()> command) {
@@ -31,17 +37,12 @@ void TransferPump::Do(std::function<void()> command) {
 
 void TransferPump::Loop() {
   std::array<Completion, 256> completions;
-  for (;;) {
+  for (bool last = false; !last;) {
+    last = stop_;  // read first: what was asked for before the end is still done
     for (auto& command : commands_.Drain()) command();
     const size_t n = transport_->Poll(completions);
     for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
-    if (stop_) break;
-    if (n == 0 && commands_.size() == 0) transport_->Wait(kIdle);
-  }
-  const Status stopped = CancelledError("the transport was stopped");
-  for (auto& [id, done] : receives_) done(stopped);
-  for (auto& [id, send] : sends_) {
-    if (send.done) send.done(stopped);
+    if (!last && n == 0 && commands_.size() == 0) transport_->Wait(kIdle);
   }
 }
 

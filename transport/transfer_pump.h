@@ -16,7 +16,7 @@
 
 namespace baton {
 
-/// Thread: any may call every method; callbacks run on the pump's thread and must not block.
+/// Thread: any may call every method; callbacks run on the pump's thread (the destructor's on its caller's) and must not block.
 class TransferPump {
  public:
   using Done = std::function<void(const Status&)>;
@@ -64,7 +64,7 @@ class TransferPump {
   void EndSendIfOver(TransferId id);
   bool Reach(const PeerEnd& peer, Status* status);
 
-  const std::unique_ptr<Transport> transport_;
+  std::unique_ptr<Transport> transport_;
   const Clock& clock_;
   const std::string kind_, address_;
   Mailbox<std::function<void()>> commands_;

@@ -93,7 +93,7 @@ kj::Promise<void> DecodeCall::Prepare() {
       counters_.remote.Increment();
       return Start();
     }
-    if (status.code() == StatusCode::kInvalid || status.code() == StatusCode::kCancelled) return Fail(status);
+    if (status.code() == StatusCode::kInvalid) return Fail(status);
     counters_.fallback.Increment();
     LOG_WARN("request {}: prefill at {} failed, trying elsewhere: {}", request_.request.id.value, worker.name, status.ToString());
     return Prepare();
@@ -107,7 +107,7 @@ kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
   if (!incoming.ok()) return Status(UnavailableError("no room for the landing blocks: {}", incoming.status().message()));
   return context_.peers.Dial(worker.address).then(
       [this, worker, have, incoming = std::move(*incoming)](Result<kj::Own<Peer>> peer) mutable -> kj::Promise<Status> {
-        if (!peer.ok()) return peer.status();
+        if (!peer.ok()) return Status(UnavailableError("{}", peer.status().message()));
         auto request = (*peer)->prefill.prefillRequest();
         WriteRequest(request_.request, request_.root, request.initRequest());
         request.setFirstBlock(have);
@@ -116,7 +116,8 @@ kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
         auto done = answer.then([this, worker, landed = kj::mv(incoming.landed)](capnp::Response<wire::Prefill::PrefillResults> r) mutable {
           return OnPrefilled(worker, kj::mv(landed), kj::mv(r));
         });
-        return CatchAsStatus((*peer)->Guard(kj::mv(done)));
+        // The landing's deadline is the call's: an answer after it is of no use.
+        return CatchAsStatus(context_.timer.timeoutAfter(context_.timeout.count() * kj::NANOSECONDS, (*peer)->Guard(kj::mv(done))));
       });
 }
 
@@ -194,7 +195,7 @@ kj::Promise<void> DecodeCall::Start() {
   request.request = request_.request;
   request.root = request_.root;
   request.ready_tokens = ready_tokens_;
-  request.cached_tokens = cached_tokens_;
+  request.cached_tokens = std::min(cached_tokens_, ready_tokens_);  // fewer where a prefill worker's KV did not arrive
   request.blocks = blocks_.ids();
   if (first_token_valid_) request.first_token = first_token_;
   auto handle = engine_.Submit(std::move(request), *this);

@@ -22,7 +22,8 @@ void LayerPusher::OnLayer(uint32_t layer, uint32_t begin, uint32_t end, const st
   }
   const auto filled = static_cast<uint32_t>(end == plan_.prompt_tokens ? CeilDiv(end, tokens) : end / tokens);
   for (uint32_t block = begin / tokens; block < filled; ++block) Add(block, layer, blocks, segments);
-  if (!segments.empty()) pump_.Push(plan_.transfer, plan_.to, std::move(segments));
+  std::lock_guard lock(mutex_);
+  if (!segments.empty() && !stopped_) pump_.Push(plan_.transfer, plan_.to, std::move(segments));
 }
 
 }  // namespace baton

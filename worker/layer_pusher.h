@@ -2,6 +2,7 @@
 // has written that layer, so the transfer of layer i runs beside the computation of layer i+1.
 #pragma once
 
+#include <mutex>
 #include <vector>
 
 #include "kvstore/block_pool.h"
@@ -11,7 +12,7 @@
 
 namespace baton {
 
-/// Thread: OnLayer on the engine's; blocks() on any once the request has ended.
+/// Thread: OnLayer on the engine's; Stop on any; blocks() on any once the request has ended.
 class LayerPusher final : public LayerSink {
  public:
   struct Plan {
@@ -26,6 +27,11 @@ class LayerPusher final : public LayerSink {
   /// Landing of (block, layer) is (block - first_block) * layers + layer.
   void OnLayer(uint32_t layer, uint32_t begin, uint32_t end, const std::vector<BlockId>& blocks) override;
 
+  /// Nothing is pushed once this has returned: the transfer can be closed.
+  void Stop() {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
   /// The pushed blocks, in order.
   const std::vector<BlockId>& blocks() const { return pushed_; }
 
@@ -37,6 +43,8 @@ class LayerPusher final : public LayerSink {
   const KvLayout layout_;
   const Plan plan_;
   std::vector<BlockId> pushed_;
+  std::mutex mutex_;  // guards stopped_, and a push against Stop
+  bool stopped_ = false;
 };
 
 }  // namespace baton

@@ -28,6 +28,7 @@ class HandOff {
   /// Dropped before Close: nobody waits for the bytes any more.
   ~HandOff() {
     held_->handle.Cancel();
+    pusher_->Stop();  // the engine may be in the middle of a step
     context_.pump.Cancel(transfer_);
     if (!closed_) Close();
   }
@@ -86,13 +87,13 @@ class PrefillCall final : public EngineClient {
     request_ = std::move(*received);
     const auto& prompt = request_.request.prompt;
     if (prompt.empty()) return Fail(InvalidError("a prefill without a prompt"));
+    const size_t usable = (prompt.size() - 1) / context_.layout.block_tokens;  // at least the last token is computed: its logits are wanted
+    if (params.getFirstBlock() > usable) return Fail(InvalidError("firstBlock is {}, a prompt of {} tokens has {} to push after", params.getFirstBlock(), prompt.size(), usable));
     const auto target = params.getTarget();
     plan_ = {TransferId(target.getTransfer()), {WorkerId(target.getWorker()), ToString(target.getTransportAddress())}, params.getFirstBlock(),
              static_cast<uint32_t>(prompt.size())};
     call_.releaseParams();
-    // At least the last token is computed here: its logits are wanted.
-    const size_t usable = (prompt.size() - 1) / context_.layout.block_tokens * context_.layout.block_tokens;
-    std::vector<BlockKey> chain = KeyChain(request_.root, std::span(prompt).first(usable), context_.layout.block_tokens);
+    std::vector<BlockKey> chain = KeyChain(request_.root, std::span(prompt).first(usable * context_.layout.block_tokens), context_.layout.block_tokens);
     ready_ = BlockRefs(context_.pool, context_.pool.Lookup(chain));
     return store_.Fetch(std::move(chain), ready_.size()).then([this](BlockRefs fetched) {
       ready_.Append(std::move(fetched));
@@ -142,6 +143,7 @@ class PrefillCall final : public EngineClient {
   }
 
   WorkerContext& context_;
+  const OpenCall open_{context_};
   EngineHost& engine_;
   StoreClient& store_;
   PrefillCallContext call_;

@@ -237,7 +237,8 @@ kj::Promise<Status> StoreClient::PushWanted(kj::Own<Batch> batch, kj::Own<Peer> 
   context_.pump.CloseSend(id, [&loop = context_.loop, held](const Status&) mutable { loop.Post([held = std::move(held)] {}); });
   auto session = answer.getSession();
   auto finished = peer->Guard(kj::Promise<capnp::Response<wire::PutSession::FinishResults>>(session.finishRequest().send()));
-  return finished.attach(kj::mv(session), kj::mv(peer)).then([this](capnp::Response<wire::PutSession::FinishResults> r) {
+  auto cancel = kj::defer([&pump = context_.pump, id] { pump.Cancel(id); });  // a put that is given up lets go of its blocks; one that ended is over
+  return finished.attach(kj::mv(cancel), kj::mv(session), kj::mv(peer)).then([this](capnp::Response<wire::PutSession::FinishResults> r) {
     written_.Increment(r.getStored());
     return ReadStatus(r.getStatus());
   });

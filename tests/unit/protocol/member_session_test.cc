@@ -1,0 +1,291 @@
+// A rank's session against a coordinator that the test plays: every answer it may give, and its death.
+#include "protocol/member_session.h"
+
+#include "protocol/convert.h"
+#include "protocol/wire_status.h"
+#include "tests/support/loop_support.h"
+
+namespace baton {
+namespace {
+
+struct Beat {
+  uint64_t incarnation, sequence;
+  bool snapshot, draining;
+  std::vector<BlockKey> added;
+  uint32_t running;
+};
+
+/// What the played coordinator does and saw; outlives its capabilities.
+struct Script {
+  std::vector<Beat> beats;
+  std::vector<std::string> registered, announced;
+  uint64_t incarnation = 100, version = 1, sessions_open = 0;
+  std::vector<MemberInfo> members;
+  Status refuse_register, refuse_announce, next_beat;
+  bool resync = false, drain = false, silent = false;
+};
+
+class Session final : public wire::WorkerSession::Server {
+ public:
+  Session(Script& script, uint64_t incarnation) : script_(script), incarnation_(incarnation) { ++script_.sessions_open; }
+  ~Session() noexcept(false) { --script_.sessions_open; }
+  kj::Promise<void> heartbeat(HeartbeatContext context) override {
+    const auto p = context.getParams();
+    Beat beat{incarnation_, p.getSequence(), p.getSnapshot(), p.getDraining(), {}, p.getLoad().getRunning()};
+    for (const auto event : p.getEvents()) {
+      if (event.getAdded()) beat.added.push_back(*ReadKey(event.getKey()));
+    }
+    script_.beats.push_back(beat);
+    if (script_.silent) {
+      context.allowCancellation();
+      return kj::NEVER_DONE;
+    }
+    auto r = context.getResults();
+    WriteStatus(std::exchange(script_.next_beat, OkStatus()), r.initStatus());
+    r.setResync(std::exchange(script_.resync, false));
+    r.setDrain(script_.drain);
+    r.setMembershipVersion(script_.version);
+    if (p.getMembershipVersion() != script_.version) {
+      auto out = r.initMembers(static_cast<uint32_t>(script_.members.size()));
+      for (uint32_t i = 0; i < script_.members.size(); ++i) WriteMember(script_.members[i], out[i]);
+    }
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> announce(AnnounceContext context) override {
+    script_.announced.push_back(ToString(context.getParams().getTransportAddress()));
+    WriteStatus(std::exchange(script_.refuse_announce, OkStatus()), context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
+
+ private:
+  Script& script_;
+  const uint64_t incarnation_;
+};
+
+class PlayedCoordinator final : public wire::Coordinator::Server {
+ public:
+  explicit PlayedCoordinator(Script& script) : script_(script) {}
+  kj::Promise<void> register_(RegisterContext context) override {
+    script_.registered.push_back(ToString(context.getParams().getInfo().getName()));
+    auto r = context.getResults();
+    WriteStatus(script_.refuse_register, r.initStatus());
+    if (!script_.refuse_register.ok()) return kj::READY_NOW;
+    r.setId(7);
+    r.setIncarnation(++script_.incarnation);
+    r.setSession(kj::heap<Session>(script_, script_.incarnation));
+    return kj::READY_NOW;
+  }
+
+ private:
+  Script& script_;
+};
+
+class MemberSessionTest : public LoopTest {
+ protected:
+  static constexpr Duration kBeat = std::chrono::milliseconds(2);
+
+  MemberSessionTest() {
+    Restart();
+    self_.name = "rank-1";
+    self_.roles = {"decode"};
+  }
+  /// A coordinator on a fresh port; connections to the old one are lost.
+  void Restart() {
+    peers_ = nullptr;
+    node_ = std::make_unique<TestNode>(io_);
+    node_->services.coordinator = kj::heap<PlayedCoordinator>(script_);
+    peers_ = std::make_unique<PeerTable>(io_.provider->getNetwork(), timer_, "key", std::chrono::seconds(10));
+  }
+  std::unique_ptr<MemberSession> Make() {
+    MemberSession::Hooks hooks;
+    hooks.load = [](wire::Load::Builder load) { load.setRunning(3); };
+    hooks.changes = [this](bool snapshot) {
+      std::vector<HeldChange> changes;
+      for (const BlockKey& key : snapshot ? held_ : std::exchange(fresh_, {})) changes.push_back({true, key});
+      return changes;
+    };
+    hooks.on_drain = [this] { ++drains_; };
+    auto find = [this]() -> kj::Promise<Result<wire::Coordinator::Client>> {
+      if (peers_ == nullptr) return Result<wire::Coordinator::Client>(UnavailableError("nobody is there"));
+      return peers_->Dial(node_->address()).then([](Result<kj::Own<Peer>> peer) -> Result<wire::Coordinator::Client> {
+        if (!peer.ok()) return peer.status();
+        return (*peer)->coordinator;
+      });
+    };
+    return std::make_unique<MemberSession>(timer_, find, self_, view_, kBeat, std::move(hooks));
+  }
+  std::unique_ptr<MemberSession> Joined() {
+    auto session = Make();
+    EXPECT_TRUE(Wait(session->Join(std::chrono::seconds(10))).ok());
+    EXPECT_TRUE(Wait(session->Announce("tcp", "tcp:there")).ok());
+    return session;
+  }
+  bool Beats(size_t count) {
+    return Until([&] { return script_.beats.size() >= count; });
+  }
+  static BlockKey Key(uint64_t name) { return {Sha256(std::as_bytes(std::span(&name, 1)))}; }
+
+  Script script_;
+  std::unique_ptr<TestNode> node_;
+  std::unique_ptr<PeerTable> peers_;
+  MemberInfo self_;
+  MembershipView view_;
+  std::vector<BlockKey> held_, fresh_;
+  int drains_ = 0;
+};
+
+TEST_F(MemberSessionTest, JoinsAnnouncesAndBeats) {
+  held_ = {Key(1), Key(2)};
+  auto session = Joined();
+  EXPECT_EQ(session->self().id, WorkerId(7));
+  EXPECT_EQ(session->self().incarnation, Incarnation(101));
+  EXPECT_TRUE(session->connected());
+  EXPECT_EQ(script_.announced, std::vector<std::string>{"tcp:there"});
+  fresh_ = {Key(3)};
+  ASSERT_TRUE(Beats(4));
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(script_.beats[i].sequence, i + 1);
+    EXPECT_EQ(script_.beats[i].snapshot, i == 0);
+    EXPECT_EQ(script_.beats[i].running, 3u);
+  }
+  EXPECT_EQ(script_.beats[0].added, held_);
+  size_t told = 0;
+  for (const Beat& beat : script_.beats) told += std::count(beat.added.begin(), beat.added.end(), Key(3));
+  EXPECT_EQ(told, 1u) << "a change is told once";
+}
+
+TEST_F(MemberSessionTest, ALostBeatIsFollowedByASnapshot) {
+  auto session = Joined();
+  ASSERT_TRUE(Beats(2));
+  held_ = {Key(5)};
+  script_.resync = true;
+  const size_t before = script_.beats.size();
+  ASSERT_TRUE(Until([&] { return !script_.resync && script_.beats.size() >= before + 3; }));
+  const auto snapshot = std::find_if(script_.beats.begin() + 1, script_.beats.end(), [](const Beat& b) { return b.snapshot; });
+  ASSERT_NE(snapshot, script_.beats.end());
+  EXPECT_EQ(snapshot->added, held_);
+  EXPECT_EQ(std::count_if(script_.beats.begin() + 1, script_.beats.end(), [](const Beat& b) { return b.snapshot; }), 1);
+  EXPECT_EQ(script_.registered.size(), 1u);
+}
+
+TEST_F(MemberSessionTest, DeclaredDeadItRegistersAgain) {
+  auto session = Joined();
+  ASSERT_TRUE(Beats(2));
+  script_.next_beat = AbortedError("incarnation 101 is over");
+  ASSERT_TRUE(Until([&] { return !script_.beats.empty() && script_.beats.back().incarnation == 102; }));
+  EXPECT_EQ(session->self().incarnation, Incarnation(102));
+  EXPECT_EQ(script_.announced.size(), 2u);
+  EXPECT_EQ(script_.announced.back(), "tcp:there");
+  const auto first = std::find_if(script_.beats.begin(), script_.beats.end(), [](const Beat& b) { return b.incarnation == 102; });
+  EXPECT_EQ(first->sequence, 1u);
+  EXPECT_TRUE(first->snapshot);
+  EXPECT_TRUE(Until([&] { return session->connected() && script_.sessions_open == 1; })) << "the old session was dropped";
+}
+
+TEST_F(MemberSessionTest, TheCoordinatorDiesAndComesBack) {
+  auto session = Joined();
+  ASSERT_TRUE(Beats(2));
+  peers_ = nullptr;
+  node_ = nullptr;
+  ASSERT_TRUE(Until([&] { return !session->connected(); }));
+  Wait(session->DrainingKnown());  // waits for nobody
+  script_.version = 1;             // a new life counts from the start, and knows others
+  MemberInfo other = self_;
+  other.id = WorkerId(9);
+  other.name = "rank-9";
+  script_.members = {other};
+  Restart();
+  ASSERT_TRUE(Until([&] { return script_.beats.back().incarnation == 102; }));
+  EXPECT_TRUE(Until([&] { return view_.Find(WorkerId(9)) != nullptr; })) << "the same version number of another life is news";
+}
+
+TEST_F(MemberSessionTest, ASilentCoordinatorCountsAsGone) {
+  auto session = Joined();
+  ASSERT_TRUE(Beats(1));
+  script_.silent = true;
+  ASSERT_TRUE(Until([&] { return script_.registered.size() >= 2; }));
+  script_.silent = false;
+  const size_t beats = script_.beats.size();
+  ASSERT_TRUE(Beats(beats + 2));
+  EXPECT_GT(session->self().incarnation.value, 101u);
+}
+
+TEST_F(MemberSessionTest, MembersComeWithTheVersion) {
+  MemberInfo other = self_;
+  other.id = WorkerId(9);
+  other.incarnation = Incarnation(1);
+  other.name = "rank-9";
+  script_.members = {other};
+  script_.version = 5;
+  std::vector<std::string> gone;
+  view_.Watch([&](const MemberInfo& m) { gone.push_back(m.name); });
+  auto session = Joined();
+  ASSERT_TRUE(Until([&] { return view_.Find(WorkerId(9)) != nullptr; }));
+  script_.members = {};
+  const size_t beats = script_.beats.size();
+  ASSERT_TRUE(Beats(beats + 2));
+  EXPECT_TRUE(gone.empty()) << "without a new version nothing is said of members";
+  script_.version = 6;
+  ASSERT_TRUE(Until([&] { return view_.all().empty(); }));
+  EXPECT_EQ(gone, std::vector<std::string>{"rank-9"});
+}
+
+TEST_F(MemberSessionTest, ADrainIsAskedForOnceAndSaidBack) {
+  auto session = Joined();
+  script_.drain = true;
+  ASSERT_TRUE(Until([&] { return drains_ == 1; }));
+  const size_t beats = script_.beats.size();
+  ASSERT_TRUE(Beats(beats + 3));
+  EXPECT_EQ(drains_, 1);
+  EXPECT_FALSE(script_.beats.back().draining);
+  session->SetDraining();
+  Wait(session->DrainingKnown());
+  EXPECT_TRUE(script_.beats.back().draining);
+}
+
+TEST_F(MemberSessionTest, ARefusalIsFinalAndNobodyIsWaitedFor) {
+  script_.refuse_register = InvalidError("another model");
+  auto session = Make();
+  const Status status = Wait(session->Join(std::chrono::hours(1)));
+  EXPECT_EQ(status.code(), StatusCode::kInvalid);
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("another model"));
+  EXPECT_EQ(script_.registered.size(), 1u);
+}
+
+TEST_F(MemberSessionTest, NoCoordinatorWithinTheTime) {
+  peers_ = nullptr;
+  auto session = Make();
+  const Status status = Wait(session->Join(std::chrono::milliseconds(1)));
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("nobody is there"));
+}
+
+TEST_F(MemberSessionTest, AWrongKeyEndsTheJoinAtOnce) {
+  peers_ = std::make_unique<PeerTable>(io_.provider->getNetwork(), timer_, "other key", std::chrono::seconds(10));
+  auto session = Make();
+  const Status status = Wait(session->Join(std::chrono::hours(1)));
+  EXPECT_EQ(status.code(), StatusCode::kInvalid);
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("cluster.key"));
+}
+
+TEST_F(MemberSessionTest, JoinWaitsForALateCoordinator) {
+  auto late = std::exchange(peers_, nullptr);
+  auto session = Make();
+  auto joined = session->Join(std::chrono::hours(1));
+  timer_.afterDelay(5 * kj::MILLISECONDS).wait(io_.waitScope);
+  EXPECT_TRUE(script_.registered.empty());
+  peers_ = std::move(late);
+  EXPECT_TRUE(Wait(kj::mv(joined)).ok());
+}
+
+TEST_F(MemberSessionTest, DeadBeforeItCouldAnnounce) {
+  script_.refuse_announce = AbortedError("incarnation 101 is over");  // it took long to get ready
+  auto session = Joined();
+  EXPECT_EQ(script_.registered.size(), 2u);
+  EXPECT_EQ(session->self().incarnation, Incarnation(102));
+  ASSERT_TRUE(Beats(1));
+  EXPECT_EQ(script_.beats[0].incarnation, 102u);
+}
+
+}  // namespace
+}  // namespace baton
