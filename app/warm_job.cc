@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "gateway/model_text_codec.h"
 #include "kvstore/block_record.h"
+#include "kvstore/disk_folder.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
 
@@ -19,7 +20,7 @@ namespace baton {
 namespace {
 
 constexpr kj::Duration kBarInterval = 200 * kj::MILLISECONDS;
-constexpr double kDiskShare = 0.9;  // of the quota: the rest is for the index and for what is written meanwhile
+constexpr double kDiskShare = 0.95;  // of the stores' capacity: prefixes spread over several stores unevenly
 
 class ClusterWarmStore final : public WarmStore {
  public:
@@ -71,7 +72,8 @@ uint64_t DiskBlocks(const RankContext& context, uint64_t block_bytes, uint32_t b
   const uint64_t header = kRecordFixedBytes + sizeof(TokenId) * uint64_t{block_tokens};
   const uint64_t pages = CeilDiv(header, uint64_t{kPageBytes}) + CeilDiv(block_bytes, uint64_t{kPageBytes});
   const double stores = static_cast<double>(std::max<size_t>(1, context.members.WithRole("store").size()));
-  return static_cast<uint64_t>(stores * kDiskShare * static_cast<double>(context.config.store.disk_bytes) / static_cast<double>(pages * kPageBytes));
+  const auto capacity = static_cast<double>(DiskFolder::CapacityBytes(context.config.store.disk_bytes));
+  return static_cast<uint64_t>(stores * kDiskShare * capacity / static_cast<double>(pages * kPageBytes));
 }
 
 std::string Minutes(double seconds) {

@@ -21,15 +21,15 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kFormatLine = "baton-store 1";
 
-uint64_t CapacityBytes(uint64_t disk_bytes) {
+std::string ExtentPath(const std::string& folder, size_t file) { return fmt::format("{}/extents/{:06}", folder, file); }
+
+}  // namespace
+
+uint64_t DiskFolder::CapacityBytes(uint64_t disk_bytes) {
   const uint64_t index_share = disk_bytes / 32 + std::min<uint64_t>(4_MiB, disk_bytes / 8);
   const uint64_t most = uint64_t{kNoBlock} * kPageBytes;  // pages are 32-bit numbers
   return std::min(disk_bytes - index_share, most) / kPageBytes * kPageBytes;
 }
-
-std::string ExtentPath(const std::string& folder, size_t file) { return fmt::format("{}/extents/{:06}", folder, file); }
-
-}  // namespace
 
 DiskFolder::DiskFolder(DiskFolderOptions options, FileLayer& files)
     : options_(std::move(options)),

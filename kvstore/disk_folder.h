@@ -37,7 +37,8 @@ class DiskFolder {
   ~DiskFolder();
 
   const std::string& identity() const { return identity_; }
-  /// Bytes for records: the quota less the index's share.
+  /// Bytes for records under a quota: less the index's share.
+  static uint64_t CapacityBytes(uint64_t disk_bytes);
   uint64_t capacity_bytes() const { return capacity_bytes_; }
   /// Gives every block that is here, oldest first, once; call first. `corrupt` counts what had to be dropped.
   Status Load(const std::function<void(const IndexRow&)>& visit, uint64_t& corrupt);
