@@ -1,21 +1,14 @@
 // `baton bench transfer`: how fast a transport moves segments between two processes, beside a plain memcpy and a plain
 // one-stream socket loop measured in the same rounds, so that the ratio holds on a busy machine.
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "app/cli.h"
+#include "app/mpi_launch.h"
+#include "app/process_pair.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "transport/shared_arena.h"
@@ -36,68 +29,27 @@ struct BenchTransferCommand {
   uint64_t TransferBytes() const { return bytes * depth; }
 };
 
-/// What both processes see: the commands of the parent, the digests of the sender.
-struct Board {
-  uint64_t digests[kWindow][4096];
-  uint64_t wrong;
-};
-
-
 double GbPerS(double bytes, double seconds) { return bytes / seconds / 1e9; }
-
-bool SendAll(int fd, const std::byte* data, size_t bytes) {
-  while (bytes > 0) {
-    const ssize_t n = send(fd, data, bytes, MSG_NOSIGNAL);
-    if (n <= 0) return false;
-    data += n;
-    bytes -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
-bool ReceiveAll(int fd, std::byte* data, size_t bytes) {
-  while (bytes > 0) {
-    const ssize_t n = recv(fd, data, bytes, 0);
-    if (n <= 0) return false;
-    data += n;
-    bytes -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
-/// One TCP connection over loopback: [0] and [1] are its ends.
-Status TcpPair(int ends[2]) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t bytes = sizeof address;
-  auto* generic = reinterpret_cast<sockaddr*>(&address);
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const bool bound = bind(listener, generic, bytes) == 0 && listen(listener, 1) == 0 && getsockname(listener, generic, &bytes) == 0;
-  const bool connected = bound && connect(ends[0], generic, bytes) == 0 && (ends[1] = accept(listener, nullptr, nullptr)) >= 0;
-  close(listener);
-  const int one = 1;
-  for (int i = 0; i < 2; ++i) setsockopt(ends[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  return connected ? OkStatus() : UnavailableError("no TCP connection over loopback: {}", std::strerror(errno));
-}
 
 /// One process of the pair.
 class Bench {
  public:
-  Bench(const BenchTransferCommand& command, Board* board, bool sender) : c_(command), board_(board), sender_(sender) {}
+  Bench(const BenchTransferCommand& command, bool sender) : c_(command), sender_(sender) {}
 
-  Status Open() {
+  Status Open(int mpi_communicator) {
     ASSIGN_OR_RETURN(arena_, MakeSharedArena(kWindow * std::max<uint64_t>(c_.TransferBytes(), 4096)));
     std::memset(arena_.memory().bytes.data(), sender_ ? 0x5a : 0, arena_.memory().bytes.size());
     TransportConfig config;
     config.kind = c_.transport;
     config.self = WorkerId(sender_ ? 1 : 2);
     config.checksum = c_.checksum;
+    config.mpi_communicator = mpi_communicator;
     ASSIGN_OR_RETURN(transport_, MakeTransport(config));
     return transport_->Register(arena_.memory());
   }
   std::string address() const { return transport_->address(); }
+  /// All segments' digests so far, whatever their order: the same at both ends.
+  uint64_t digests() const { return digests_; }
   Status Connect(const std::string& address) { return transport_->Connect(WorkerId(2), address).status(); }
   std::byte* segment(uint64_t transfer, uint32_t index) { return arena_.memory().bytes.data() + (transfer % kWindow * c_.depth + index) * c_.bytes; }
 
@@ -110,7 +62,7 @@ class Bench {
       RETURN_IF_ERROR(Next(limit));
       for (const Completion& done : done_) {
         if (done.kind == CompletionKind::kTransferLanded) ++landed;
-        if (done.kind == CompletionKind::kSegmentLanded && c_.digests) Verify(done);
+        if (done.kind == CompletionKind::kSegmentLanded) Digest(done.transfer.value, done.index);
       }
     }
     return OkStatus();
@@ -146,14 +98,14 @@ class Bench {
   Status PushOne(uint64_t id) {
     std::vector<Segment> segments;
     for (uint32_t i = 0; i < c_.depth; ++i) {
-      if (c_.digests) board_->digests[id % kWindow][i] = Xxh3({segment(id, i), c_.bytes}).low;
+      Digest(id, i);
       segments.push_back({i, segment(id, i), c_.bytes});
     }
     return transport_->Push(TransferId(id), WorkerId(2), segments);
   }
 
-  void Verify(const Completion& done) {
-    if (Xxh3({segment(done.transfer.value, done.index), c_.bytes}).low != board_->digests[done.transfer.value % kWindow][done.index]) ++board_->wrong;
+  void Digest(uint64_t id, uint32_t index) {
+    if (c_.digests) digests_ += Xxh3({segment(id, index), c_.bytes}).low * (2 * (id * c_.depth + index) + 1);
   }
 
   /// The next completions into done_; sleeps for them.
@@ -173,11 +125,11 @@ class Bench {
   }
 
   const BenchTransferCommand& c_;
-  Board* const board_;
   const bool sender_;
   const SystemClock clock_;
   SharedArena arena_;
   std::vector<Completion> done_;
+  uint64_t digests_ = 0;
   std::unique_ptr<Transport> transport_;
 };
 
@@ -185,40 +137,47 @@ struct Order {
   uint64_t count = 0, first = 0;  // count 0: the end
   bool plain = false;             // the socket loop
 };
+struct Answer {
+  uint64_t digests = 0;
+};
+template <typename T>
+Bytes Raw(const T& value) { return std::as_bytes(std::span(&value, 1)); }
+template <typename T>
+MutableBytes Raw(T& value) { return std::as_writable_bytes(std::span(&value, 1)); }
 
-/// The child: receives what it is told to, answers with one byte each time.
-int Receiver(const BenchTransferCommand& c, Board* board, int control, int plain) {
-  Bench bench(c, board, false);
-  if (const Status status = bench.Open(); !status.ok()) return Fail(status);
-  char address[128] = {};
-  std::snprintf(address, sizeof address, "%s", bench.address().c_str());
+/// The second process: receives what it is told to and answers each time.
+int Receive(const BenchTransferCommand& c, const PairEnd& end) {
+  Bench bench(c, false);
+  if (const Status status = bench.Open(end.mpi_communicator); !status.ok()) return Fail(status);
+  const std::string address = bench.address();
   std::vector<std::byte> buffer(kWindow * c.TransferBytes());
-  if (!SendAll(control, reinterpret_cast<const std::byte*>(address), sizeof address)) return 1;
+  if (!SendAll(end.control, Raw(address.size())) || !SendAll(end.control, AsBytes(address))) return 1;
   Order order;
-  while (ReceiveAll(control, reinterpret_cast<std::byte*>(&order), sizeof order) && order.count > 0) {
+  while (ReceiveAll(end.control, Raw(order)) && order.count > 0) {
     if (order.plain) {
       for (uint64_t id = 0; id < order.count; ++id) {
         for (uint32_t i = 0; i < c.depth; ++i) {
-          if (!ReceiveAll(plain, buffer.data() + (id % kWindow * c.depth + i) * c.bytes, c.bytes)) return 1;
+          if (!ReceiveAll(end.plain, {buffer.data() + (id % kWindow * c.depth + i) * c.bytes, c.bytes})) return 1;
         }
       }
     } else if (const Status status = bench.Receive(order.first, order.count); !status.ok()) {
       return Fail(status);
     }
-    const std::byte done{1};
-    if (!SendAll(control, &done, 1)) return 1;
+    if (!SendAll(end.control, Raw(Answer{bench.digests()}))) return 1;
   }
   return 0;
 }
 
 class Sender {
  public:
-  Sender(const BenchTransferCommand& c, Board* board, int control, int plain) : c_(c), control_(control), plain_(plain), bench_(c, board, true) {}
+  Sender(const BenchTransferCommand& c, const PairEnd& end) : c_(c), end_(end), bench_(c, true) {}
 
   Status Open() {
-    RETURN_IF_ERROR(bench_.Open());
-    char address[128];
-    if (!ReceiveAll(control_, reinterpret_cast<std::byte*>(address), sizeof address)) return UnavailableError("the receiving process ended");
+    RETURN_IF_ERROR(bench_.Open(end_.mpi_communicator));
+    size_t bytes = 0;
+    if (!ReceiveAll(end_.control, Raw(bytes))) return Ended();
+    std::string address(bytes, '\0');  // UCX's have hundreds of bytes
+    if (!ReceiveAll(end_.control, std::as_writable_bytes(std::span(address)))) return Ended();
     RETURN_IF_ERROR(bench_.Connect(address));
     target_.resize(kWindow * c_.TransferBytes());
     return OkStatus();
@@ -229,18 +188,20 @@ class Sender {
     const Order order{count, next_};
     next_ += count;
     const Instant begin = clock_.Now();
-    if (!SendAll(control_, reinterpret_cast<const std::byte*>(&order), sizeof order)) return UnavailableError("the receiving process ended");
+    if (!SendAll(end_.control, Raw(order))) return Ended();
     RETURN_IF_ERROR(bench_.Send(order.first, count));
-    return Finish(begin);
+    ASSIGN_OR_RETURN(const double seconds, Finish(begin));
+    if (answer_.digests != bench_.digests()) return DataLossError("segments arrived with wrong digests");
+    return seconds;
   }
 
   Result<double> Plain(uint64_t count) {
     const Order order{count, 0, true};
     const Instant begin = clock_.Now();
-    if (!SendAll(control_, reinterpret_cast<const std::byte*>(&order), sizeof order)) return UnavailableError("the receiving process ended");
+    if (!SendAll(end_.control, Raw(order))) return Ended();
     for (uint64_t id = 0; id < count; ++id) {
       for (uint32_t i = 0; i < c_.depth; ++i) {
-        if (!SendAll(plain_, bench_.segment(id, i), c_.bytes)) return UnavailableError("the receiving process ended");
+        if (!SendAll(end_.plain, {bench_.segment(id, i), c_.bytes})) return Ended();
       }
     }
     return Finish(begin);
@@ -248,22 +209,22 @@ class Sender {
 
   double Memcpy(uint64_t count) { return bench_.Memcpy(target_, count); }
   void End() {
-    const Order end;
-    SendAll(control_, reinterpret_cast<const std::byte*>(&end), sizeof end);
+    SendAll(end_.control, Raw(Order{}));
   }
 
  private:
+  static Status Ended() { return UnavailableError("the receiving process ended"); }
   Result<double> Finish(Instant begin) {
-    std::byte done;
-    if (!ReceiveAll(control_, &done, 1)) return UnavailableError("the receiving process ended");
+    if (!ReceiveAll(end_.control, Raw(answer_))) return Ended();
     return ToSeconds(clock_.Now() - begin);
   }
 
   const BenchTransferCommand& c_;
-  const int control_, plain_;
+  const PairEnd& end_;
   const SystemClock clock_;
   std::vector<std::byte> target_;
   uint64_t next_ = 1;
+  Answer answer_;
   Bench bench_;
 };
 
@@ -272,7 +233,7 @@ double Quantile(std::vector<double> values, double q) {
   return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))];
 }
 
-Result<nlohmann::ordered_json> Measure(const BenchTransferCommand& c, Sender& sender, const Board& board) {
+Result<nlohmann::ordered_json> Measure(const BenchTransferCommand& c, Sender& sender) {
   ASSIGN_OR_RETURN(const double warm, sender.Transport(4));  // connects, touches all memory
   ASSIGN_OR_RETURN(const double probe, sender.Transport(4));
   const double each = std::max(std::min(warm, probe) / 4, 1e-6);
@@ -293,7 +254,6 @@ Result<nlohmann::ordered_json> Measure(const BenchTransferCommand& c, Sender& se
     ASSIGN_OR_RETURN(const double seconds, sender.Transport(1));
     latency.push_back(seconds * 1e6);
   }
-  if (board.wrong > 0) return DataLossError("{} segments arrived with a wrong digest", board.wrong);
   return nlohmann::ordered_json{{"transport", c.transport}, {"bytes", c.bytes}, {"depth", c.depth}, {"digests", c.digests}, {"checksum", c.checksum},
                                 {"gb_per_s", Quantile(transport, 0.5)}, {"memcpy_gb_per_s", Quantile(copy, 0.5)}, {"ratio", Quantile(ratio, 0.5)},
                                 {"socket_gb_per_s", Quantile(plain, 0.5)}, {"socket_ratio", Quantile(plain_ratio, 0.5)},
@@ -301,41 +261,32 @@ Result<nlohmann::ordered_json> Measure(const BenchTransferCommand& c, Sender& se
                                 {"latency_p50_us", Quantile(latency, 0.5)}, {"latency_p99_us", Quantile(latency, 0.99)}, {"rounds", c.rounds}};
 }
 
-int RunBenchTransfer(const BenchTransferCommand& c) {
-  if (c.transport == "local" || c.transport == "mpi") {
-    return Fail(InvalidError("the {} transport does not connect two processes that this command could start; give --transport shm, tcp or ucx", c.transport));
-  }
-  if (c.TransferBytes() > 1_GiB) return Fail(InvalidError("--bytes times --depth is {}; the most is 1 GiB", HumanBytes(c.TransferBytes())));
-  auto* board = static_cast<Board*>(mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-  int control[2] = {-1, -1}, plain[2] = {-1, -1};
-  if (board == MAP_FAILED || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0) return Fail(UnavailableError("no memory or socket: {}", std::strerror(errno)));
-  if (const Status status = TcpPair(plain); !status.ok()) return Fail(status);
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child < 0) return Fail(UnavailableError("no second process: {}", std::strerror(errno)));
-  if (child == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    close(control[0]);
-    close(plain[0]);
-    _exit(Receiver(c, board, control[1], plain[1]));
-  }
-  close(control[1]);
-  close(plain[1]);
-  Sender sender(c, board, control[0], plain[0]);
+int Send(const BenchTransferCommand& c, const PairEnd& end) {
+  Sender sender(c, end);
   const Status opened = sender.Open();
-  const Result<nlohmann::ordered_json> result = opened.ok() ? Measure(c, sender, *board) : Result<nlohmann::ordered_json>(opened);
+  const Result<nlohmann::ordered_json> result = opened.ok() ? Measure(c, sender) : Result<nlohmann::ordered_json>(opened);
   sender.End();
-  close(control[0]);
-  close(plain[0]);
-  waitpid(child, nullptr, 0);
-  munmap(board, sizeof(Board));
   if (!result.ok()) return Fail(result.status());
   if (c.json) {
     std::printf("%s\n", result->dump().c_str());
   } else {
     for (const auto& [name, value] : result->items()) std::printf("%-18s %s\n", name.c_str(), value.dump().c_str());
   }
+  std::fflush(stdout);
   return 0;
+}
+
+int RunBenchTransfer(const BenchTransferCommand& c, const CommandLine& line) {
+  if (c.transport == "local") return Fail(InvalidError("the local transport stays in one process; give --transport auto, shm, tcp, ucx or mpi"));
+  if (c.TransferBytes() > 1_GiB) return Fail(InvalidError("--bytes times --depth is {}; the most is 1 GiB", HumanBytes(c.TransferBytes())));
+  const auto kinds = TransportKinds();
+  if (std::find(kinds.begin(), kinds.end(), c.transport) == kinds.end()) return Fail(InvalidError("this build has no {} transport", c.transport));
+  const auto send = [&c](const PairEnd& end) { return Send(c, end); };
+  const auto receive = [&c](const PairEnd& end) { return Receive(c, end); };
+  const bool ranks = StartedByMpirun();
+  if (!ranks && c.transport == "mpi") return Fail(RestartUnderMpirun(line));
+  const Result<int> code = ranks ? RunAsRanks(send, receive) : RunForked(send, receive);
+  return code.ok() ? *code : Fail(code.status());
 }
 
 }  // namespace
@@ -344,15 +295,15 @@ void AddBenchTransferCommand(CLI::App& bench, CommandContext& context) {
   auto command = std::make_shared<BenchTransferCommand>();
   BenchTransferCommand& c = *command;
   CLI::App* app = bench.add_subcommand("transfer", "speed of a transport between two processes, beside memcpy and a plain socket loop");
-  app->add_option("--transport", c.transport, "shm, tcp or ucx")->check(CLI::IsMember({"local", "shm", "tcp", "ucx", "mpi"}));
+  app->add_option("--transport", c.transport, "auto, shm, tcp, ucx or mpi, which starts itself under mpirun")->check(CLI::IsMember({"auto", "local", "shm", "tcp", "ucx", "mpi"}));
   app->add_option("--bytes", c.bytes, "bytes of each segment")->check(CLI::Range(uint64_t{1}, uint64_t{256_MiB}));
   app->add_option("--depth", c.depth, "segments of each transfer")->check(CLI::Range(1, 4096));
   app->add_option("--rounds", c.rounds, "interleaved rounds; medians are printed")->check(CLI::Range(1, 1000));
   app->add_option("--seconds", c.seconds, "about how long each part of a round takes")->check(CLI::Range(0.01, 60.0));
-  app->add_flag("--digests", c.digests, "both ends compute the XXH3-128 of every segment, and the receiver compares");
+  app->add_flag("--digests", c.digests, "both ends compute the XXH3-128 of every segment, and they are compared");
   app->add_flag("--checksum", c.checksum, "the transport's own checksum of every piece");
   app->add_flag("--json", c.json, "one JSON object");
-  app->callback([command, &context] { context.exit_code = RunBenchTransfer(*command); });
+  app->callback([command, &context] { context.exit_code = RunBenchTransfer(*command, context.line); });
 }
 
 }  // namespace baton
