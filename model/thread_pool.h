@@ -1,6 +1,6 @@
 // The compute threads of one model: fork-join inside one Forward. Waiting threads spin briefly, then sleep, and the caller
-// does the shares of threads that have not come by then, so that ranks on few cores do not starve each other. Which thread computes what never decides a bit: every output is computed whole by
-// one thread, in one order.
+// does the shares of threads that have not come by then, so that ranks on few cores do not starve each other. Which thread
+// computes what never decides a bit: every output is computed whole by one thread, in one order.
 #pragma once
 
 #include <atomic>
