@@ -66,9 +66,11 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
   Do([this, id, to = std::move(to), segments = std::move(segments)]() {
     Send& send = sends_[id];
     if (!send.status.ok()) return;
-    if (!Reach(to, &send.status)) return;
-    send.status = transport_->Push(id, to.id, segments);
-    if (!send.status.ok()) return;
+    if (Reach(to, &send.status)) send.status = transport_->Push(id, to.id, segments);
+    if (!send.status.ok()) {
+      if (send.open_segments > 0) transport_->Cancel(id);  // of former pushes: they are the transport's until it says so
+      return;
+    }
     if (send.open_segments == 0) send.begin = clock_.Now();
     send.open_segments += segments.size();
     for (const Segment& segment : segments) send.open_bytes += segment.bytes;
@@ -136,7 +138,7 @@ void TransferPump::EndSendIfOver(TransferId id) {
   const auto found = sends_.find(id);
   Send& send = found->second;
   // A failed send still waits for CloseSend: only then is it known that no push of it is under way on another thread.
-  if (!send.closed || (send.status.ok() && send.open_segments > 0)) return;
+  if (!send.closed || send.open_segments > 0) return;
   const Done done = std::move(send.done);
   const Status status = send.status;
   sends_.erase(found);

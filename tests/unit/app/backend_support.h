@@ -130,8 +130,8 @@ class CoordinatorServer final : public wire::Coordinator::Server {
   }
   kj::Promise<void> route(RouteContext context) override {
     const auto q = context.getParams().getQuery();
-    play_.asked.push_back({q.getRequestId(), ToString(q.getTenant()), *ReadKeys(q.getKeys()), q.getPromptTokens(), q.getMaxTokens(),
-                           {q.getAvoid().begin(), q.getAvoid().end()}, q.getMoved()});
+    play_.asked.push_back({q.getRequestId(), ToString(q.getTenant()), *ReadKeys(q.getKeys()), q.getPromptTokens(), q.getMaxTokens(), {}, q.getMoved()});
+    for (const uint32_t id : q.getAvoid()) play_.asked.back().avoid.push_back(id);
     if (play_.silent) {
       context.allowCancellation();
       return kj::NEVER_DONE;

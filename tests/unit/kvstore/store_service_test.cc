@@ -93,10 +93,14 @@ class StoreServiceTest : public LoopTest {
   ~StoreServiceTest() noexcept override {
     client_ = nullptr;
     io_threads_ = nullptr;
-    here_ = there_ = nullptr;
+    here_ = nullptr;
+    there_ = nullptr;
     timer_.afterDelay(kj::MILLISECONDS).wait(io_.waitScope);
   }
   void Serve(Duration timeout) {
+    client_ = nullptr;
+    here_ = nullptr;
+    there_ = nullptr;
     here_ = std::make_unique<StoreEnd>(loop_, clock_, hub_, 1, timeout);
     there_ = std::make_unique<StoreEnd>(loop_, clock_, hub_, 2, timeout);
     client_ = wire::Store::Client(kj::heap<StoreService>(there_->context, *store_, *io_threads_));
@@ -154,7 +158,8 @@ class StoreServiceTest : public LoopTest {
 };
 
 TEST_F(StoreServiceTest, PutsAndGivesBack) {
-  const std::vector<TestBlock> blocks = MakeTestChain(1, 3, kBytes);
+  std::vector<TestBlock> blocks = MakeTestChain(1, 3, kBytes);
+  for (TestBlock& block : blocks) block.header.extra.clear();  // of imported caches, which do not come this way
   {
     PutAnswer answer = Put(blocks);
     ASSERT_EQ(answer.getWanted().size(), 3u);
@@ -198,7 +203,8 @@ TEST_F(StoreServiceTest, WantsOnlyWhatItLacks) {
   const std::vector<TestBlock> blocks = MakeTestChain(1, 4, kBytes);
   ASSERT_TRUE(store_->Put(blocks[1].header, blocks[1].bytes).ok());
   PutAnswer answer = Put(blocks);
-  std::vector<uint32_t> wanted(answer.getWanted().begin(), answer.getWanted().end());
+  std::vector<uint32_t> wanted;
+  for (const uint32_t index : answer.getWanted()) wanted.push_back(index);
   EXPECT_EQ(wanted, (std::vector<uint32_t>{0, 2, 3}));
   EXPECT_EQ(Finish(answer, blocks).second, 3u);
   PutAnswer again = Put(blocks);

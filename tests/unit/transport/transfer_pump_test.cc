@@ -190,6 +190,18 @@ TEST_F(TransferPumpTest, WhatTheReceiverDidNotAnnounceIsRefused) {
   EXPECT_EQ(sent.Wait().code(), StatusCode::kInvalid);
 }
 
+TEST_F(TransferPumpTest, ABadPushEndsTheWholeTransferOnceTheGoodOnesAreLetGo) {
+  Ending landed, sent;
+  b_.pump->Expect(TransferId(1), a_.end(), b_.Landings(3, 100), Soon(), landed.Done());
+  a_.pump->Push(TransferId(1), b_.end(), a_.Segments(0, 2, 100));
+  a_.pump->Push(TransferId(1), b_.end(), a_.Segments(1, 1, 100));  // twice
+  a_.pump->CloseSend(TransferId(1), sent.Done());
+  EXPECT_EQ(sent.Wait().code(), StatusCode::kInvalid);
+  EXPECT_FALSE(landed.Wait().ok());
+  EXPECT_EQ(sent.count, 1);
+  ExpectForgotten(a_, TransferId(1));
+}
+
 TEST_F(TransferPumpTest, AskingForTheImpossibleEndsAtOnce) {
   Ending outside, nobody, bad_address;
   std::vector<std::byte> elsewhere(100);

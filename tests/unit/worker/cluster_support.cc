@@ -2,7 +2,6 @@
 
 #include <bit>
 
-#include "base/log.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "base/task_threads.h"
 #include "engine_support.h"
 #include "kvstore/block_store.h"
@@ -126,7 +127,7 @@ wire::Prefill::Client MakeBentPrefill(wire::Prefill::Client real, Bend bend);
 class ClusterTest : public LoopTest {
  protected:
   using GenerateAnswer = capnp::Response<wire::Decode::GenerateResults>;
-  ClusterTest() { spdlog_level_ = spdlog::get_level(), spdlog::set_level(spdlog::level::off); }
+  ClusterTest() { spdlog::set_level(spdlog::level::off); }
   ~ClusterTest() noexcept override { spdlog::set_level(spdlog_level_); }
 
   /// Starts a generate call at `worker`.
@@ -144,7 +145,7 @@ class ClusterTest : public LoopTest {
   uint64_t next_request_ = 1;
 
  private:
-  spdlog::level::level_enum spdlog_level_;
+  const spdlog::level::level_enum spdlog_level_ = spdlog::get_level();
 };
 
 }  // namespace baton

@@ -19,7 +19,11 @@ class HandOffTest : public ClusterTest {
     prefill_ = std::make_unique<TestWorker>(cluster_, 1, "prefill", prefill);
     decode_ = std::make_unique<TestWorker>(cluster_, 2, "decode", decode);
   }
-  void Bent(Bend bend) { prefill_->base.node->services.prefill = MakeBentPrefill(KJ_ASSERT_NONNULL(prefill_->prefill), bend); }
+  /// From the next connection on; decode makes one.
+  void Bent(Bend bend) {
+    prefill_->base.node->services.prefill = MakeBentPrefill(KJ_ASSERT_NONNULL(prefill_->prefill), bend);
+    decode_->peers->Forget(prefill_->base.self.address, "dial again");
+  }
   std::vector<MemberInfo> Remote() const { return {prefill_->base.self}; }
   double Count(const char* name) { return decode_->Count(fmt::format("baton_worker_{}_total", name)); }
   void ExpectBothIdle() {
@@ -316,7 +320,7 @@ class DroppedCallTest : public HandOffTest {
  protected:
   ~DroppedCallTest() noexcept override = default;
   void SetUp() override { Make(); }
-  void Drop(const std::function<bool()>& stage, const std::vector<MemberInfo>& prefill, const GenerateRequest& request = Request(5 * kBt, 90, 5000)) {
+  void Drop(const std::function<bool()>& stage, const std::vector<MemberInfo>& prefill, const GenerateRequest& request = Request(5 * kBt, 90, 200)) {
     auto heard = std::make_shared<Heard>();
     {
       heard_ = heard.get();
@@ -344,7 +348,6 @@ class DroppedCallTest : public HandOffTest {
 
   Heard* heard_ = nullptr;
   std::atomic<bool> inside_{false}, release_{false};
-  std::atomic<size_t> heard_count_{0};
 };
 
 TEST_F(DroppedCallTest, AtOnce) {
@@ -377,12 +380,11 @@ TEST_F(DroppedCallTest, WhileDecodeComputesThePrompt) {
 }
 
 TEST_F(DroppedCallTest, InTheMiddleOfTheAnswer) {
-  GenerateRequest endless = Request(2, 3, 200);  // as long as the pool allows
-  endless.ignore_eos = true;
-  decode_->model.before = [this] {
-    if (heard_count_.load() >= 3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  decode_->model.before = [this, steps = 0]() mutable {
+    if (++steps < 5) return;
+    while (!release_) std::this_thread::yield();
   };
-  Drop([this] { return (heard_count_ = heard_->tokens.size()) >= 3; }, Remote(), endless);
+  Drop([this] { return heard_->tokens.size() == 5; }, Remote());
 }
 
 /// Counts pushes; every segment once.

@@ -243,8 +243,9 @@ TEST_F(StoreClientTest, AStoreThatFailsIsAMiss) {
                         Lie::kPushThrows, Lie::kPushRefused, Lie::kSilentOpen, Lie::kSilentPush}) {
     const std::string where = fmt::format("lie {}", static_cast<int>(lie));
     NodeOptions options;
-    if (lie == Lie::kSilentOpen || lie == Lie::kSilentPush) options.timeout = std::chrono::milliseconds(60);
+    if (lie == Lie::kSilentOpen || lie == Lie::kSilentPush || lie == Lie::kOtherSize) options.timeout = std::chrono::milliseconds(60);
     Lying(lie);
+    SCOPED_TRACE(where);
     auto worker = Worker(2, options);
     Heard heard;
     const Status status = Generate(*worker, request, {}, &heard);
