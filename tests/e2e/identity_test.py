@@ -71,7 +71,7 @@ def test_batches():
 
 def test_four_ranks_over_each_transport():
     want = reference()
-    for transport in ("tcp", "shm", "mpi"):
+    for transport in (None, "tcp", "shm", "mpi"):  # None: the default, auto
         with Baton(ranks=4, transport=transport) as server:
             check(f"{transport} cold", ask_all(server), want)
             check(f"{transport} cached", ask_all(server), want)
