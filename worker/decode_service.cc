@@ -56,6 +56,7 @@ class DecodeCall final : public EngineClient {
   std::vector<BlockKey> chain_;             // of the prompt's full blocks
   BlockRefs blocks_;                        // that hold the prompt's KV from its start
   uint32_t ready_tokens_ = 0, cached_tokens_ = 0;
+  uint32_t written_at_prefill_ = 0;         // tokens whose blocks the prefill worker published
   std::optional<TokenEvent> first_token_;   // from a prefill worker; already sent
   bool first_token_valid_ = false;          // its KV landed too: the engine goes on from it
   uint32_t skip_tokens_ = 0;                // already sent, about to be computed again (to the very same tokens)
@@ -128,6 +129,7 @@ kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBloc
   if (!first_token_) {
     first_token_ = ReadToken(answer.getFirstToken());
     cached_tokens_ = stats.cached_tokens;
+    written_at_prefill_ = stats.cache_write_tokens;
     route_ = fmt::format("decode={} prefill={} cached={}", context_.self.value, worker.id.value, cached_tokens_);
     RequestStats known = stats;
     known.route = route_;
@@ -233,6 +235,7 @@ void DecodeCall::OnEnd(FinishReason reason, const RequestStats& stats, const Sta
   request.setReason(static_cast<uint8_t>(reason));
   RequestStats final_stats = stats;
   final_stats.cached_tokens = cached_tokens_;
+  if (first_token_valid_) final_stats.cache_write_tokens += written_at_prefill_;  // else all of it was computed here again
   final_stats.route = route_;
   WriteStats(final_stats, request.initStats());
   sends_.Add(request.send().ignoreResult().then([this]() { ended_->fulfill(); }, [this](kj::Exception&& e) { ended_->reject(kj::mv(e)); }));

@@ -37,6 +37,7 @@ def test_turns_are_cached_and_survive_a_restart():
             second = turn(server, "Who carried it?")
             third = turn(server, "Where to?")
             assert first["prompt_tokens_details"]["cached_tokens"] == 0, first
+            assert first["prompt_tokens_details"]["cache_write_tokens"] >= first["prompt_tokens"] // 64 * 64, first
             assert second["prompt_tokens_details"]["cached_tokens"] >= first["prompt_tokens"] // 64 * 64, second
             ratio = third["prompt_tokens_details"]["cached_tokens"] / third["prompt_tokens"]
             assert ratio >= 0.9 or third["prompt_tokens"] < 700, f"turn 3: {third}"
