@@ -1,6 +1,9 @@
 // The pump over local transports: each transfer has one end, whoever asks for it, on whatever thread, in whatever order.
 #include "transport/transfer_pump.h"
 
+#include <condition_variable>
+#include <mutex>
+
 #include "base/mailbox.h"
 #include "base/random.h"
 
@@ -10,27 +13,27 @@ namespace {
 constexpr Duration kLimit = std::chrono::seconds(20);
 
 /// How one transfer ended, and how often. Thread: any.
+/// Told under its lock, so that it may be destroyed as soon as Wait has returned.
 class Ending {
  public:
   TransferPump::Done Done() {
     return [this](const Status& status) {
-      ++count;
-      EXPECT_TRUE(box_.Push(Status(status)));
+      std::lock_guard lock(mutex_);
+      if (++count == 1) status_ = status;
+      told_.notify_all();
     };
   }
   Status Wait() {
-    const Instant deadline = SystemClock().Now() + kLimit;
-    for (;;) {
-      auto got = box_.Drain();
-      if (!got.empty()) return got.front();
-      if (SystemClock().Now() > deadline) return InternalError("no end came");
-      box_.WaitFor(kLimit);
-    }
+    std::unique_lock lock(mutex_);
+    if (!told_.wait_for(lock, kLimit, [this] { return count > 0; })) return InternalError("no end came");
+    return status_;
   }
   std::atomic<int> count{0};
 
  private:
-  Mailbox<Status> box_{16};
+  std::mutex mutex_;
+  std::condition_variable told_;
+  Status status_;
 };
 
 struct PumpEnd {
