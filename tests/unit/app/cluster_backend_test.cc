@@ -27,6 +27,10 @@ class ClusterBackendTest : public LoopTest {
   ~ClusterBackendTest() noexcept override {
     handle_ = nullptr;
     backend_ = nullptr;
+    peers_ = nullptr;
+    nodes_.clear();
+    for (auto& [id, play] : decode_) play.sinks.clear();  // the last to hold a connection, and with it calls that count in `play`
+    io_.waitScope.poll();
     spdlog::set_level(before_);
   }
   void AddWorker(uint32_t id) {
