@@ -113,6 +113,18 @@ class PutSessionImpl final : public wire::PutSession::Server {
   LandedBlocks landed_;
 };
 
+/// Counters of a store as one JSON object.
+std::string StoreStatsJson(const BlockStore& store) {
+  const BlockStoreStats s = store.stats();
+  const nlohmann::ordered_json object = {
+      {"blocks_memory", s.blocks_memory}, {"bytes_memory", s.bytes_memory}, {"blocks_disk", s.blocks_disk}, {"bytes_disk", s.bytes_disk},
+      {"hits_memory", s.hits_memory},     {"hits_disk", s.hits_disk},       {"misses", s.misses},           {"puts", s.puts},
+      {"duplicates", s.duplicates},       {"corrupt", s.corrupt},           {"evictions", s.evictions},     {"expired", s.expired},
+      {"dropped", s.dropped},             {"blocks_dirty", s.blocks_dirty}, {"pinned", s.pinned},           {"evicted_age_s", s.evicted_age_s},
+      {"identity", store.identity()}};
+  return object.dump();
+}
+
 }  // namespace
 
 kj::Promise<void> StoreService::open(OpenContext context) {
@@ -191,17 +203,6 @@ kj::Promise<void> StoreService::flush(FlushContext context) {
   return OnIoThread(context_, io_, [&store = store_]() { return store.Flush(); }).then([context](Status status) mutable {
     WriteStatus(status, context.getResults().initStatus());
   });
-}
-
-std::string StoreStatsJson(const BlockStore& store) {
-  const BlockStoreStats s = store.stats();
-  const nlohmann::ordered_json object = {
-      {"blocks_memory", s.blocks_memory}, {"bytes_memory", s.bytes_memory}, {"blocks_disk", s.blocks_disk}, {"bytes_disk", s.bytes_disk},
-      {"hits_memory", s.hits_memory},     {"hits_disk", s.hits_disk},       {"misses", s.misses},           {"puts", s.puts},
-      {"duplicates", s.duplicates},       {"corrupt", s.corrupt},           {"evictions", s.evictions},     {"expired", s.expired},
-      {"dropped", s.dropped},             {"blocks_dirty", s.blocks_dirty}, {"pinned", s.pinned},           {"evicted_age_s", s.evicted_age_s},
-      {"identity", store.identity()}};
-  return object.dump();
 }
 
 }  // namespace baton

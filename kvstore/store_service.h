@@ -30,7 +30,4 @@ class StoreService final : public wire::Store::Server {
   TaskThreads& io_;
 };
 
-/// Counters of a store as one JSON object: what `stats` answers and `baton store stat --json` prints.
-std::string StoreStatsJson(const BlockStore& store);
-
 }  // namespace baton

@@ -21,7 +21,7 @@ struct ModelIdentity {
   std::vector<TokenId> eos_ids;
 
   bool empty() const { return kv_layout.empty(); }
-  /// One line that is equal for equal identities: what a store's folder is bound to and what a refusal names.
+  /// One line for people that is equal for equal identities: what a refusal names.
   std::string ToString() const;
   /// The root of a tenant's key chains.
   BlockKey Root(const std::string& tenant_salt) const { return RootKey({fingerprint, kv_layout, numerics, tenant_salt}); }
