@@ -125,7 +125,7 @@ class Rank::Impl {
 };
 
 Result<PeerAddress> Rank::Impl::Listen() {
-  RETURN_IF_ERROR(node_->Listen(io_, setup_.config.cluster.bind_host));
+  RETURN_IF_ERROR(node_->Listen(io_.provider->getNetwork(), io_.waitScope, setup_.config.cluster.bind_host));
   self_.name = setup_.name;
   self_.roles = setup_.roles;
   self_.hostname = HostName();

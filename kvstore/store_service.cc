@@ -35,7 +35,7 @@ Result<BlockHeader> ReadHeader(wire::BlockHeader::Reader in) {
 
 /// Runs `work` on an I/O thread; its result comes back on the loop.
 template <typename Work>
-auto OnIoThread(TransferContext& context, TaskThreads& io, Work work) -> kj::Promise<decltype(work())> {
+auto OnIoThread(TransferContext& context, TaskRunner& io, Work work) -> kj::Promise<decltype(work())> {
   using T = decltype(work());
   auto pair = kj::newPromiseAndFulfiller<T>();
   auto fulfiller = std::make_shared<kj::Own<kj::PromiseFulfiller<T>>>(kj::mv(pair.fulfiller));
@@ -74,7 +74,7 @@ class LeaseImpl final : public wire::StoreLease::Server {
 
 class PutSessionImpl final : public wire::PutSession::Server {
  public:
-  PutSessionImpl(TransferContext& context, BlockStore& store, TaskThreads& io, std::vector<BlockHeader> headers, LandedBlocks landed)
+  PutSessionImpl(TransferContext& context, BlockStore& store, TaskRunner& io, std::vector<BlockHeader> headers, LandedBlocks landed)
       : context_(context), store_(store), io_(io), headers_(std::move(headers)), landed_(kj::mv(landed)) {}
 
   kj::Promise<void> finish(FinishContext context) override {
@@ -108,7 +108,7 @@ class PutSessionImpl final : public wire::PutSession::Server {
  private:
   TransferContext& context_;
   BlockStore& store_;
-  TaskThreads& io_;
+  TaskRunner& io_;
   const std::vector<BlockHeader> headers_;
   LandedBlocks landed_;
 };

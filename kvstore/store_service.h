@@ -16,7 +16,7 @@ namespace baton {
 /// before they are taken: it bounds what is under way.
 class StoreService final : public wire::Store::Server {
  public:
-  StoreService(TransferContext& context, BlockStore& store, TaskThreads& io) : context_(context), store_(store), io_(io) {}
+  StoreService(TransferContext& context, BlockStore& store, TaskRunner& io) : context_(context), store_(store), io_(io) {}
 
   kj::Promise<void> open(OpenContext context) override;
   kj::Promise<void> put(PutContext context) override;
@@ -27,7 +27,7 @@ class StoreService final : public wire::Store::Server {
  private:
   TransferContext& context_;
   BlockStore& store_;
-  TaskThreads& io_;
+  TaskRunner& io_;
 };
 
 }  // namespace baton

@@ -50,10 +50,10 @@ class NodeImpl final : public wire::Node::Server {
 
 NodeServer::NodeServer(NodeServices& services, std::string cluster_key) : server_(kj::heap<NodeImpl>(services, std::move(cluster_key))) {}
 
-Status NodeServer::Listen(kj::AsyncIoContext& io, const std::string& host) {
+Status NodeServer::Listen(kj::Network& network, kj::WaitScope& scope, const std::string& host) {
   Status status;
   const auto problem = kj::runCatchingExceptions([&]() {
-    receiver_ = io.provider->getNetwork().parseAddress(kj::StringPtr(host.c_str()), 0).wait(io.waitScope)->listen();
+    receiver_ = network.parseAddress(kj::StringPtr(host.c_str()), 0).wait(scope)->listen();
     port_ = static_cast<uint16_t>(receiver_->getPort());
   });
   KJ_IF_MAYBE(e, problem) {

@@ -11,18 +11,22 @@ constexpr Duration kIdle = std::chrono::milliseconds(20);
 
 }  // namespace
 
-TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock)
+TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock) : TransferPump(std::move(transport), clock, NoThread()) {
+  thread_ = std::thread([this] { Loop(); });
+}
+
+TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock, NoThread)
     : transport_(std::move(transport)),
       clock_(clock),
       kind_(transport_->name()),
       address_(transport_->address()),
-      commands_(kMaxCommands, [this] { transport_->Wake(); }),
-      thread_([this] { Loop(); }) {}
+      commands_(kMaxCommands, [this] { transport_->Wake(); }) {}
 
 TransferPump::~TransferPump() {
   stop_ = true;
   transport_->Wake();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  else Turn();
   transport_.reset();  // no landing is written and no segment read from here on
   const Status stopped = CancelledError("the transport was stopped");
   for (auto& [id, done] : receives_) done(stopped);
@@ -36,14 +40,19 @@ void TransferPump::Do(std::function<void()> command) {
 }
 
 void TransferPump::Loop() {
-  std::array<Completion, 256> completions;
   for (bool last = false; !last;) {
     last = stop_;  // read first: what was asked for before the end is still done
-    for (auto& command : commands_.Drain()) command();
-    const size_t n = transport_->Poll(completions);
-    for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
-    if (!last && n == 0 && commands_.size() == 0) transport_->Wait(kIdle);
+    const size_t ended = Turn();
+    if (!last && ended == 0 && commands_.size() == 0) transport_->Wait(kIdle);
   }
+}
+
+size_t TransferPump::Turn() {
+  std::array<Completion, 256> completions;
+  for (auto& command : commands_.Drain()) command();
+  const size_t n = transport_->Poll(completions);
+  for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
+  return n;
 }
 
 bool TransferPump::Reach(const PeerEnd& peer, Status* status) {

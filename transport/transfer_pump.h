@@ -26,6 +26,9 @@ class TransferPump {
   };
 
   TransferPump(std::unique_ptr<Transport> transport, const Clock& clock);
+  /// Without a thread of its own: whoever made the transport calls Turn when it woke (a simulation). All calls on one thread.
+  struct NoThread {};
+  TransferPump(std::unique_ptr<Transport> transport, const Clock& clock, NoThread);
   /// Ends every open transfer with kCancelled.
   ~TransferPump();
   TransferPump(const TransferPump&) = delete;
@@ -44,6 +47,9 @@ class TransferPump {
   void Cancel(TransferId id);
   /// The peer is dead: its transfers fail now.
   void Disconnect(WorkerId peer);
+
+  /// Does what was asked for and tells what has ended; gives how many completions there were.
+  size_t Turn();
 
   /// Smoothed speed at which pushes leave; 0 until one has.
   double sent_bytes_per_s() const { return sent_bytes_per_s_.load(std::memory_order_relaxed); }

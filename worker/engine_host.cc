@@ -5,14 +5,18 @@
 namespace baton {
 
 EngineHost::EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed)
+    : EngineHost(config, model, pool, clock, loop, std::move(on_sealed), [](Engine& engine) { return std::make_shared<EngineThread>(engine); }) {}
+
+EngineHost::EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed,
+                       const Drive& drive)
     : on_sealed_(std::move(on_sealed)),
       loop_(loop),
       block_tokens_(model.kv_layout().block_tokens),
       engine_(Engine::Create(config, model, pool, *this, clock)),
-      thread_(std::make_unique<EngineThread>(*engine_)) {}
+      drive_(drive(*engine_)) {}
 
 EngineHost::~EngineHost() {
-  thread_.reset();  // ends every request; its events are dropped with this object
+  drive_.reset();  // ends every request; its events are dropped with this object
   *alive_ = false;
   for (Event& event : events_) {
     if (auto* sealed = std::get_if<SealedBlock>(&event.what)) on_sealed_(std::move(*sealed), sealed->key);

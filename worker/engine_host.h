@@ -37,7 +37,10 @@ class EngineHost final : private EngineListener {
  public:
   /// `on_sealed` gets each block computed here and the first key of its chain, on the loop's thread.
   using OnSealedBlock = std::function<void(SealedBlock block, const BlockKey& first)>;
+  /// Makes the engine step until the result is destroyed, which ends every request as EngineThread's destructor does.
+  using Drive = std::function<std::shared_ptr<void>(Engine&)>;
   EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed);
+  EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed, const Drive& drive);
   ~EngineHost() override;
 
   /// A handle's destruction cancels the request (if it runs), ends its events and gives its blocks back at the next step.
@@ -104,7 +107,7 @@ class EngineHost final : private EngineListener {
   std::unordered_map<RequestId, std::shared_ptr<LayerSink>> layers_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<EngineThread> thread_;
+  std::shared_ptr<void> drive_;
 };
 
 }  // namespace baton

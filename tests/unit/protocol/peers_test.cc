@@ -188,7 +188,7 @@ TEST_F(PeersTest, DroppingACallCancelsItOverThere) {
 TEST_F(LoopTest, AHostThatCannotBeBound) {
   NodeServices services;
   NodeServer server(services, "");
-  const Status status = server.Listen(io_, "203.0.113.1");
+  const Status status = server.Listen(io_.provider->getNetwork(), io_.waitScope, "203.0.113.1");
   EXPECT_EQ(status.code(), StatusCode::kInvalid);
   EXPECT_THAT(status.message(), ::testing::HasSubstr("cluster.bind_host"));
 }
