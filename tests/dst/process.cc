@@ -90,6 +90,7 @@ Process::~Process() noexcept {
     server_ = nullptr;
     backend_ = nullptr;
     session_ = nullptr;
+    if (store_client_ != nullptr) store_client_->Stop();
     peers_ = nullptr;
     world_.scope().poll();
     endpoint_ = nullptr;
@@ -97,6 +98,8 @@ Process::~Process() noexcept {
     world_.scope().poll();
     engine_ = nullptr;
     store_client_ = nullptr;
+    io_ = nullptr;
+    world_.scope().poll();
     store_ = nullptr;
     ticks_ = nullptr;
     coordinator_client_ = nullptr;

@@ -3,6 +3,7 @@
 // files and RocksDB's index have their own crash tests (tests/unit/kvstore/store_faults_test.cc).
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <vector>
@@ -56,15 +57,30 @@ class SimStore final : public BlockStore {
   std::unique_ptr<BlockStore> inner_;
 };
 
-/// I/O threads that the world schedules.
+/// I/O threads that the world schedules. As TaskThreads: destruction runs what was posted.
 class SimTasks final : public TaskRunner {
  public:
   SimTasks(World& world, Host& host) : world_(world), host_(host) {}
-  void Post(std::function<void()> task) override { world_.AfterOn(host_, world_.Between(0, 0.003), std::move(task)); }
+  ~SimTasks() override {
+    while (!tasks_->empty()) RunNext(*tasks_);
+  }
+  void Post(std::function<void()> task) override {
+    tasks_->push_back(std::move(task));
+    world_.AfterOn(host_, world_.Between(0, 0.003), [tasks = tasks_] { RunNext(*tasks); });
+  }
 
  private:
+  using Tasks = std::deque<std::function<void()>>;
+  static void RunNext(Tasks& tasks) {
+    if (tasks.empty()) return;
+    const auto task = std::move(tasks.front());
+    tasks.pop_front();
+    task();
+  }
+
   World& world_;
   Host& host_;
+  const std::shared_ptr<Tasks> tasks_ = std::make_shared<Tasks>();
 };
 
 }  // namespace baton::dst
