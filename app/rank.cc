@@ -347,7 +347,8 @@ Status Rank::Impl::Run(const PeerAddress& coordinator) {
   return status;
 }
 
-/// First whatever calls into the roles, then the transport (its last words run on the loop), then the roles.
+/// First whatever calls into the roles, then the transport stops (its last words run on the loop), then the roles end; calls of theirs
+/// that a broken connection did not end still name the pump, so it goes last.
 Rank::Impl::~Impl() noexcept {
   const auto problem = kj::runCatchingExceptions([this]() {
     services_ = NodeServices();
@@ -358,12 +359,13 @@ Rank::Impl::~Impl() noexcept {
     if (worker_ != nullptr) worker_->StopServing();
     peers_ = nullptr;
     io_.waitScope.poll();
-    pump_ = nullptr;
+    if (pump_ != nullptr) pump_->Stop();
     io_.waitScope.poll();
     worker_ = nullptr;
     store_ = nullptr;
     coordinator_ = nullptr;
     io_.waitScope.poll();
+    pump_ = nullptr;
   });
   KJ_IF_MAYBE(e, problem) { LOG_ERROR("ending: {}", kj::str(*e).cStr()); }
 }

@@ -104,7 +104,6 @@ void WorkerRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& s
 void WorkerRole::StopServing() {
   decode_ = nullptr;
   prefill_ = nullptr;
-  if (store_ != nullptr) store_->Stop();
 }
 
 void WorkerRole::FillLoad(wire::Load::Builder out) const {

@@ -76,7 +76,7 @@ class WorkerRole {
   void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
   wire::Decode::Client decode() { return decode_; }
   wire::Prefill::Client prefill() { return prefill_; }
-  /// Drops the services and the puts that still wait; calls of theirs must have ended.
+  /// Drops the services; calls of theirs must have ended.
   void StopServing();
   void FillLoad(wire::Load::Builder load) const;
   /// Sets the gauges that follow the engine and the pool.

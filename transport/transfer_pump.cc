@@ -9,6 +9,8 @@ namespace {
 constexpr size_t kMaxCommands = 1 << 16;  // far above layers × transfers; a full box makes the caller wait its turn
 constexpr Duration kIdle = std::chrono::milliseconds(20);
 
+Status Stopped() { return CancelledError("the transport was stopped"); }
+
 }  // namespace
 
 TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock) : TransferPump(std::move(transport), clock, NoThread()) {
@@ -22,21 +24,27 @@ TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& cl
       address_(transport_->address()),
       commands_(kMaxCommands, [this] { transport_->Wake(); }) {}
 
-TransferPump::~TransferPump() {
+TransferPump::~TransferPump() { Stop(); }
+
+void TransferPump::Stop() {
+  if (transport_ == nullptr) return;
   stop_ = true;
   transport_->Wake();
   if (thread_.joinable()) thread_.join();
   else Turn();
+  commands_.Close();
   transport_.reset();  // no landing is written and no segment read from here on
-  const Status stopped = CancelledError("the transport was stopped");
-  for (auto& [id, done] : receives_) done(stopped);
-  for (auto& [id, send] : sends_) {
-    if (send.done) send.done(stopped);
+  for (auto& [id, done] : std::exchange(receives_, {})) done(Stopped());
+  for (auto& [id, send] : std::exchange(sends_, {})) {
+    if (send.done) send.done(Stopped());
   }
 }
 
 void TransferPump::Do(std::function<void()> command) {
-  while (!commands_.Push(std::move(command))) std::this_thread::yield();
+  while (!commands_.Push(std::move(command))) {
+    if (commands_.closed()) return;
+    std::this_thread::yield();
+  }
 }
 
 void TransferPump::Loop() {
@@ -62,6 +70,7 @@ bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
 }
 
 void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done) {
+  if (commands_.closed()) return done(Stopped());
   Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done)]() mutable {
     Status status;
     if (!Reach(from, &status)) return done(status);
@@ -87,6 +96,7 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
 }
 
 void TransferPump::CloseSend(TransferId id, Done done) {
+  if (commands_.closed()) return done(Stopped());
   Do([this, id, done = std::move(done)]() mutable {
     Send& send = sends_[id];
     send.closed = true;

@@ -29,10 +29,13 @@ class TransferPump {
   /// Without a thread of its own: whoever made the transport calls Turn when it woke (a simulation). All calls on one thread.
   struct NoThread {};
   TransferPump(std::unique_ptr<Transport> transport, const Clock& clock, NoThread);
-  /// Ends every open transfer with kCancelled.
   ~TransferPump();
   TransferPump(const TransferPump&) = delete;
   TransferPump& operator=(const TransferPump&) = delete;
+
+  /// Ends the transport and every open transfer, with kCancelled; what is asked for afterwards is answered so at once, on the caller's
+  /// thread. Whoever still holds transfers may be destroyed after it, but before this object. Idempotent.
+  void Stop();
 
   const std::string& kind() const { return kind_; }
   const std::string& address() const { return address_; }

@@ -28,9 +28,7 @@ StoreClient::StoreClient(WorkerContext& context)
       missed_(context.metrics.Counter("baton_worker_store_misses_total", "Look-ups of which the store held nothing")),
       written_(context.metrics.Counter("baton_worker_store_blocks_written_total", "Blocks the store took")),
       dropped_(context.metrics.Counter("baton_worker_store_blocks_dropped_total", "Blocks not written: no store, a full queue or a failed put")),
-      corrupt_(context.metrics.Counter("baton_worker_store_blocks_corrupt_total", "Fetched blocks whose digest was wrong: treated as misses")) {
-  tasks_.emplace("store client");
-}
+      corrupt_(context.metrics.Counter("baton_worker_store_blocks_corrupt_total", "Fetched blocks whose digest was wrong: treated as misses")) {}
 
 const MemberInfo* StoreOf(const MembershipView& members, const BlockKey& first) {
   const MemberInfo* best = nullptr;
@@ -151,20 +149,14 @@ kj::Promise<Result<BlockRefs>> StoreClient::Receive(std::shared_ptr<Lookup> look
 
 void StoreClient::PutBehind(SealedBlock block, const BlockKey& first) {
   BlockRefs ref(context_.pool, {block.block});
-  if (!tasks_ || queue_.size() >= kMaxQueue || StoreOf(context_.members, first) == nullptr) {
+  if (queue_.size() >= kMaxQueue || StoreOf(context_.members, first) == nullptr) {
     dropped_.Increment();
     return;
   }
   queue_.push_back({std::move(block), std::move(ref), first});
   if (putting_) return;
   putting_ = true;
-  tasks_->Add(kj::evalLater([this]() { return PutLoop(); }));
-}
-
-void StoreClient::Stop() {
-  tasks_.reset();
-  queue_.clear();
-  putting_ = false;
+  tasks_.Add(kj::evalLater([this]() { return PutLoop(); }));
 }
 
 kj::Promise<void> StoreClient::Drained() {

@@ -6,7 +6,6 @@
 
 #include <deque>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "base/block_key.h"
@@ -31,8 +30,6 @@ class StoreClient {
   /// Queues a block for the store that owns its chain (`first`: the chain's first key). Takes over its reference. A full
   /// queue drops the block: it is recomputed when it is wanted again.
   void PutBehind(SealedBlock block, const BlockKey& first);
-  /// Gives up the puts that wait or are under way, and takes no more: call it before the pump ends. Nobody waits for Drained.
-  void Stop();
   /// Resolves when the queue is empty.
   kj::Promise<void> Drained();
   double bytes_per_s() const { return bytes_per_s_; }
@@ -58,7 +55,7 @@ class StoreClient {
   double bytes_per_s_ = 0;
   prometheus::Counter &fetched_, &missed_, &written_, &dropped_, &corrupt_;
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> drained_;
-  std::optional<Background> tasks_;  // nothing: stopped
+  Background tasks_{"store client"};
 };
 
 }  // namespace baton

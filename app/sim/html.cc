@@ -15,8 +15,8 @@ constexpr const char* kStyle = R"(<style>
 @media(prefers-color-scheme:dark){:root{--back:#14171c;--text:#e6e8ec;--soft:#98a1ae;--line:#2b313a;--c1:#60a5fa;--c2:#fb923c;--c3:#4ade80;--c4:#c084fc;--c5:#94a3b8}}
 body{margin:0 auto;max-width:1120px;padding:24px;background:var(--back);color:var(--text);font:14px/1.45 system-ui,sans-serif}
 h1{font-size:20px;margin:0 0 2px}h2{font-size:15px;margin:26px 0 8px}p{margin:0 0 14px;color:var(--soft)}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:10px}
-.card{border:1px solid var(--line);border-radius:8px;padding:8px 12px}.card b{display:block;font-size:19px;font-weight:600}.card span{color:var(--soft);font-size:12px}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:10px}
+.card{border:1px solid var(--line);border-radius:8px;padding:8px 12px}.card b{display:block;font-size:17px;font-weight:600}.card span{color:var(--soft);font-size:12px}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(440px,1fr));gap:14px}
 figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:10px 12px}figcaption{font-weight:600;margin-bottom:4px}small{font-weight:400;color:var(--soft)}
 svg{width:100%;height:auto;display:block}svg text{font-size:10px;fill:var(--soft)}.grid{stroke:var(--line)}.mark{stroke:var(--c2);stroke-dasharray:3 3}
@@ -41,10 +41,11 @@ std::string Cards(const SimReport& r) {
          Card(ShortNumber(r.goodput_per_s()), "good requests a second") + "</div>";
 }
 
-/// A line over the run's spans.
+/// A line over the run's whole spans; the last one is seldom whole.
 PlotLine Over(const SimReport& report, const char* name, const std::function<double(const SimSpan&)>& value) {
   PlotLine line{.name = name};
-  for (size_t i = 0; i < report.spans.size(); ++i) line.points.emplace_back((static_cast<double>(i) + 0.5) * report.span_s, value(report.spans[i]));
+  const size_t whole = std::max<size_t>(report.spans.size(), 2) - 1;
+  for (size_t i = 0; i < std::min(whole, report.spans.size()); ++i) line.points.emplace_back((static_cast<double>(i) + 0.5) * report.span_s, value(report.spans[i]));
   return line;
 }
 

@@ -24,6 +24,7 @@ void Ask::OnToken(const TokenEvent& event) {
   if (std::bit_cast<uint32_t>(event.logprob) != std::bit_cast<uint32_t>(want.logprob)) Violate("another logprob");
   if (event.top.size() != want.top.size()) Violate("other alternatives");
   ++got_;
+  if (on_token) on_token();
   if (got_ >= leave_after_tokens && on_leave_due) std::exchange(on_leave_due, {})();
 }
 

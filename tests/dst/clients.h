@@ -44,6 +44,7 @@ class Ask final : public GenerationSink {
   size_t tokens() const { return got_; }
   uint32_t leave_after_tokens = ~0u;
   std::function<void()> on_leave_due;
+  std::function<void()> on_token;  // after each, as a test plants it
   std::string Describe() const;
 
  private:

@@ -90,11 +90,10 @@ Process::~Process() noexcept {
     server_ = nullptr;
     backend_ = nullptr;
     session_ = nullptr;
-    if (store_client_ != nullptr) store_client_->Stop();
     peers_ = nullptr;
     world_.scope().poll();
     endpoint_ = nullptr;
-    pump_ = nullptr;
+    if (pump_ != nullptr) pump_->Stop();
     world_.scope().poll();
     engine_ = nullptr;
     store_client_ = nullptr;
@@ -105,6 +104,8 @@ Process::~Process() noexcept {
     coordinator_client_ = nullptr;
     world_.scope().poll();
     coordinator_ = nullptr;
+    world_.scope().poll();
+    pump_ = nullptr;
   });
   KJ_IF_MAYBE(e, problem) { LOG_ERROR("ending {}: {}", host_.name, kj::str(*e).cStr()); }
   host_.timer = nullptr;

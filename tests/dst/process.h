@@ -50,6 +50,8 @@ class Process {
   BlockPool* pool() { return pool_.get(); }
   BlockStore* store() { return store_.get(); }
   const MemberInfo& self() const { return session_->self(); }
+  /// Streams that its gateway moved.
+  uint64_t moves() { return static_cast<uint64_t>(metrics_.Counter("baton_gateway_stream_moves_total", "").Value()); }
   /// What is still in use, for people; empty when nothing is.
   std::string Busy() const;
   /// What can never be: more held than there is. Empty when all is well.

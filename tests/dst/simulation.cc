@@ -197,6 +197,9 @@ Outcome Simulation::Run(const RunOptions& options) {
     outcome_.refused += ask->refused() ? 1 : 0;
     outcome_.left += ask->left() ? 1 : 0;
   }
+  for (const auto& machine : machines_) {
+    if (machine->Has("gateway") && machine->process != nullptr) outcome_.moves += machine->process->moves();
+  }
   outcome_.requests = asks_.size();
   outcome_.trace = world_.trace();
   outcome_.steps = world_.steps();
