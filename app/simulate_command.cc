@@ -132,6 +132,9 @@ Status Prepare(SimulateCommand& c, const CommandLine& line, std::vector<TraceReq
   }
   if (c.search && !c.failures.empty()) return InvalidError("--fail names workers, --search changes which there are: give one of them");
   ASSIGN_OR_RETURN(trace, ReadTrace(c.trace));
+  for (TraceRequest& request : trace) {
+    if (c.sim.block_tokens != kTraceBlockTokens) request.Shrink(c.sim.block_tokens);
+  }
   Multiply(trace, c.scale, c.sim.seed);
   Repeat(trace, c.requests);
   return OkStatus();
@@ -186,6 +189,8 @@ void AddSimulateCommand(CLI::App& program, CommandContext& context) {
   app->add_option("--mixed", c.mixed, "workers of both roles")->check(CLI::Range(0, 10'000));
   app->add_option("--requests", c.requests, "so many, cutting or repeating the trace; 0: as it is")->check(CLI::Range(0, 100'000'000));
   app->add_option("--rate-scale", s.rate_scale, "arrivals come so many times as fast");
+  app->add_option("--block-tokens", s.block_tokens, "tokens that stand for each 512 of the trace, as bench load's; also those of a block")->check(CLI::Range(1, 512));
+  app->add_flag("!--no-spread", s.spread, "arrivals of one time stamp come together");
   app->add_option("--seed", s.seed, "of what is random: arrivals of one time stamp are spread to the next");
   app->add_option("--scale", c.scale, "so many copies of the trace at once, as other conversations")->check(CLI::Range(1, 100'000));
   app->add_option("--fail", c.failures, "WORKER@SECONDS[+DOWN_SECONDS][:kill|stop|slow], for example prefill0@100+30:stop; may be repeated");
@@ -200,7 +205,7 @@ void AddSimulateCommand(CLI::App& program, CommandContext& context) {
   app->add_option("--step-s", s.worker.cost.base_s, "seconds of any step of an engine");
   app->add_option("--step-stream-s", s.worker.cost.per_stream_s, "seconds more for each decoding stream");
   app->add_option("--prefill-tokens-per-s", s.worker.cost.prefill_tokens_per_s, "prompt tokens a second within a step");
-  app->add_option("--worker-blocks", s.worker.blocks, "KV blocks of 512 tokens of a worker")->check(CLI::Range(1, 100'000'000));
+  app->add_option("--worker-blocks", s.worker.blocks, "KV blocks of a worker")->check(CLI::Range(1, 100'000'000));
   app->add_option("--store-blocks", s.store_blocks, "blocks of the store on disk; 0: none")->check(CLI::Range(0, 1'000'000'000));
   app->add_option("--store-memory-blocks", s.store_memory_blocks, "of these in its memory")->check(CLI::Range(0, 1'000'000'000));
   app->add_option("--kv-bytes-per-token", s.kv_bytes_per_token, "bytes of KV of one token");

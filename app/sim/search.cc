@@ -21,7 +21,7 @@ LeastWork WorkOf(const SimConfig& config, const std::vector<TraceRequest>& trace
   for (const TraceRequest& request : trace) {
     size_t cached = 0;
     for (const uint64_t id : request.hash_ids) cached += known.insert(id).second ? 0 : 1;
-    const double fresh = std::max(1.0, request.prompt_tokens - static_cast<double>(cached) * kTraceBlockTokens);
+    const double fresh = std::max(1.0, request.prompt_tokens - static_cast<double>(cached) * config.block_tokens);
     work.prefill_s += fresh / cost.prefill_tokens_per_s;
     work.decode_s += request.answer_tokens * (cost.per_stream_s + cost.base_s / std::max(1u, config.worker.max_running));
   }

@@ -66,6 +66,7 @@ class Simulation {
   void Schedule();
   SimSpan& Span() { return report_.spans[std::min(report_.spans.size() - 1, static_cast<size_t>(now_s_ / report_.span_s))]; }
   void Sample();
+  Event NextEvent();
   void Push(double at_s, EventKind kind, size_t subject, uint32_t life = 0) { events_.push({at_s, order_++, kind, subject, life}); }
   void Handle(const Event& event);
   void Join(size_t node);
@@ -84,8 +85,8 @@ class Simulation {
   void Lose(size_t node);
   void Move(size_t node, const std::map<size_t, uint32_t>& left);
   void Finish();
-  double BlockBytes() const { return config_.kv_bytes_per_token * kTraceBlockTokens; }
-  uint32_t BlocksOf(uint64_t tokens) const { return static_cast<uint32_t>(CeilDiv(tokens, kTraceBlockTokens)); }
+  double BlockBytes() const { return config_.kv_bytes_per_token * config_.block_tokens; }
+  uint32_t BlocksOf(uint64_t tokens) const { return static_cast<uint32_t>(CeilDiv(tokens, config_.block_tokens)); }
 
   const SimConfig& config_;
   const std::vector<TraceRequest>& trace_;
@@ -98,6 +99,7 @@ class Simulation {
   std::vector<Node> nodes_;  // the workers, then the store
   std::vector<Request> requests_;
   std::set<size_t> active_;
+  std::vector<double> arrivals_s_;  // ascending; not among the events, whose queue stays small so
   std::priority_queue<Event> events_;
   uint64_t order_ = 0;
   double now_s_ = 0;
@@ -109,7 +111,7 @@ void Simulation::Build() {
   const auto add = [this](const std::string& kind, uint32_t count) {
     for (uint32_t i = 0; i < count; ++i) {
       nodes_.push_back({.name = kind + std::to_string(i)});
-      if (kind != "store") workers_.emplace_back(config_.worker, kTraceBlockTokens);
+      if (kind != "store") workers_.emplace_back(config_.worker, config_.block_tokens);
     }
   };
   add("prefill", config_.prefill_workers);
@@ -137,7 +139,7 @@ void Simulation::Schedule() {
       for (double& offset : offsets) offset = random.Uniform() * gap_s;
       std::sort(offsets.begin(), offsets.end());
     }
-    for (size_t i = begin; i < end; ++i) Push((trace_[i].at_s + offsets[i - begin]) / config_.rate_scale, EventKind::kArrival, i);
+    for (size_t i = begin; i < end; ++i) arrivals_s_.push_back((trace_[i].at_s + offsets[i - begin]) / config_.rate_scale);
     begin = end;
   }
   arrivals_left_ = trace_.size();
@@ -158,7 +160,7 @@ void Simulation::Join(size_t n) {
   }
   if (role != "store") {
     info.model.kv_layout = "simulated";
-    info.model.block_tokens = kTraceBlockTokens;
+    info.model.block_tokens = config_.block_tokens;
     info.model.block_bytes = static_cast<uint64_t>(BlockBytes());
   }
   node.member = coordinator_.Register(info).value();
@@ -195,7 +197,7 @@ void Simulation::Arrive(size_t r) {
     request.arrived_s = now_s_;
     request.prompt_tokens = std::max(1u, trace_[r].prompt_tokens);
     request.answer_left = std::max(1u, trace_[r].answer_tokens);
-    request.keys = trace_[r].Keys();
+    request.keys = trace_[r].Keys(config_.block_tokens);
     ++report_.requests;
     ++Span().arrived;
     --arrivals_left_;
@@ -233,7 +235,7 @@ void Simulation::Place(size_t r, const RouteDecision& decision) {
 double Simulation::ReadStore(size_t r, size_t own) {
   Request& request = requests_[r];
   request.cached_tokens = 0;
-  const size_t usable = std::min<size_t>(request.keys.size(), (request.prompt_tokens - 1) / kTraceBlockTokens);
+  const size_t usable = std::min<size_t>(request.keys.size(), (request.prompt_tokens - 1) / config_.block_tokens);
   if (config_.store_blocks == 0 || !nodes_.back().up || nodes_.back().stopped || own >= usable) return 0;
   const size_t stored = store_.Lookup(std::span(request.keys).first(usable));
   if (stored <= own) return 0;
@@ -243,7 +245,7 @@ double Simulation::ReadStore(size_t r, size_t own) {
     ++(disk ? report_.store_disk_reads : report_.store_memory_reads);
     seconds += BlockBytes() / (disk ? config_.store_disk_bytes_per_s : config_.store_bytes_per_s);
   }
-  request.cached_tokens = static_cast<uint32_t>(stored) * kTraceBlockTokens;
+  request.cached_tokens = static_cast<uint32_t>(stored) * config_.block_tokens;
   return seconds;
 }
 
@@ -284,7 +286,7 @@ void Simulation::Prefilled(const SimPrompt& prompt) {
   }
   request.cached_tokens = prompt.cached_tokens;
   // What this computed is written behind; full blocks only, and the last token is always computed.
-  if (config_.store_blocks > 0 && nodes_.back().up) store_.Put(request.keys, std::min<size_t>(request.keys.size(), prompt.cached_tokens / kTraceBlockTokens));
+  if (config_.store_blocks > 0 && nodes_.back().up) store_.Put(request.keys, std::min<size_t>(request.keys.size(), prompt.cached_tokens / config_.block_tokens));
   request.landed = request.computing == request.decoding;
   if (request.landed) return;
   if (--request.answer_left == 0) return Ended(prompt.request);
@@ -436,12 +438,19 @@ void Simulation::Finish() {
   report_.spans.resize(used);
 }
 
+Event Simulation::NextEvent() {
+  const size_t arrived = trace_.size() - arrivals_left_;
+  if (arrivals_left_ > 0 && arrivals_s_[arrived] <= events_.top().at_s) return {arrivals_s_[arrived], 0, EventKind::kArrival, arrived, 0};
+  const Event event = events_.top();
+  events_.pop();
+  return event;
+}
+
 SimReport Simulation::Run() {
   Schedule();
   Build();
   while (arrivals_left_ > 0 || !active_.empty()) {
-    const Event event = events_.top();
-    events_.pop();
+    const Event event = NextEvent();
     clock_.Advance(FromSeconds(event.at_s) - FromSeconds(now_s_));
     now_s_ = event.at_s;
     Handle(event);
@@ -452,6 +461,7 @@ SimReport Simulation::Run() {
 
 Status CheckConfig(const SimConfig& c) {
   if (c.decode_workers + c.mixed_workers == 0 && c.prefill_workers == 0) return InvalidError("a cluster needs workers: --prefill, --decode or --mixed");
+  if (c.block_tokens == 0) return InvalidError("a block must have tokens");
   const double positive[] = {c.heartbeat_s,        c.transfer_bytes_per_s, c.store_bytes_per_s, c.store_disk_bytes_per_s,
                              c.kv_bytes_per_token, c.rate_scale,           c.worker.cost.prefill_tokens_per_s};
   for (const double value : positive) {

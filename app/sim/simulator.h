@@ -19,6 +19,7 @@ namespace baton {
 struct SimConfig {
   uint32_t prefill_workers = 1, decode_workers = 1, mixed_workers = 0;
   SimWorkerConfig worker;
+  uint32_t block_tokens = kTraceBlockTokens;  // of a block, and of a hash id of the trace
   uint32_t store_blocks = 50'000;      // on disk; 0: no store
   uint32_t store_memory_blocks = 5'000;  // of these, in memory too
   std::string store_policy = "lru";

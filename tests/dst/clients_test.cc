@@ -1,6 +1,7 @@
 // The checks of the simulation find what they are there to find.
 #include "tests/dst/clients.h"
 
+#include "base/log.h"
 #include "tests/dst/simulation.h"
 #include "tests/support/test_pch.h"
 
@@ -98,7 +99,16 @@ TEST(Ask, ANewRequestMayBeToldToComeBack) {
 
 // ---- whole runs ----
 
-TEST(Seeds, AreDeterministic) {
+class Seeds : public ::testing::Test {
+ protected:
+  Seeds() { spdlog::set_level(spdlog::level::off); }
+  ~Seeds() override { spdlog::set_level(level_); }
+
+ private:
+  const spdlog::level::level_enum level_ = spdlog::get_level();
+};
+
+TEST_F(Seeds, AreDeterministic) {
   for (const uint64_t seed : {3u, 11u, 42u}) {
     const Outcome first = RunSeed(seed), second = RunSeed(seed);
     EXPECT_EQ(first.trace, second.trace) << seed;
@@ -109,7 +119,7 @@ TEST(Seeds, AreDeterministic) {
   EXPECT_NE(RunSeed(3).trace, RunSeed(4).trace);
 }
 
-TEST(Seeds, AClientThatHearsTooLittleIsNoticed) {
+TEST_F(Seeds, AClientThatHearsTooLittleIsNoticed) {
   // One ask believes that it is over after its first token, so that the next one comes "after the end".
   RunOptions options;
   options.tamper = [](Ask& ask) {
@@ -120,7 +130,7 @@ TEST(Seeds, AClientThatHearsTooLittleIsNoticed) {
   EXPECT_GT(noticed, 5u);
 }
 
-TEST(Seeds, DoWhatTheyAreFor) {
+TEST_F(Seeds, DoWhatTheyAreFor) {
   Outcome sum;
   for (uint64_t seed = 100; seed < 140; ++seed) {
     const Outcome one = RunSeed(seed);

@@ -77,6 +77,12 @@ void Simulation::Kill(Machine& machine, bool power) {
   host.paused = false;
   host.postponed.clear();
   host.dark = power;
+  if (machine.Has("gateway")) {
+    outcome_.moves += machine.process->moves();
+    for (const auto& ask : asks_) {
+      if (ask->started()) ask->Lose();
+    }
+  }
   network_.Die(host);
   fabric_.Die(host);
   machine.process = nullptr;

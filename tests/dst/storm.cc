@@ -39,7 +39,7 @@ void Storm::Strike() {
 }
 
 void Storm::KillOne(double heal_s) {
-  Machine* machine = Draw(false);
+  Machine* machine = Draw(world_.Chance(0.2));  // streams of a killed gateway end: not too often
   if (machine == nullptr) return;
   const bool power = world_.Chance(0.3);
   LOG_INFO("FAULT {} of {} for {:.3f} s", power ? "power off" : "kill -9", machine->host->name, heal_s);

@@ -1,4 +1,5 @@
 // The simulated ground itself: time, pauses, connections, paths and disks do what the headers say, or a green run of seeds means nothing.
+#include "base/check.h"
 #include "tests/dst/sim_network.h"
 #include "tests/dst/sim_store.h"
 #include "tests/dst/sim_wire.h"
@@ -106,8 +107,8 @@ struct Wired : Ground {
   }
   void Established() {
     Connect();
-    RunFor(0.1);
-    ASSERT_TRUE(here.get() != nullptr && there.get() != nullptr);
+    RunFor(5);
+    CHECK(here.get() != nullptr && there.get() != nullptr);
   }
   /// Reads until the end; what came, and how it ended.
   void ReadAll(kj::AsyncIoStream& stream) {
