@@ -185,14 +185,17 @@ MemberSession::Hooks Process::Hooks() {
   return hooks;
 }
 
-/// A rank that cannot join ends and is started again; here it tries again.
 void Process::Join() {
   background_.Add(session_->Join(FromSeconds(setup_.connect_timeout_s)).then([this](Status status) {
     if (status.ok()) status = StartTransport();
-    if (status.ok()) return Announce();
-    LOG_WARN("{}: {}", host_.name, status.ToString());
-    world_.AfterOn(host_, 0.1, [this] { Join(); });
+    if (status.ok()) Announce();
+    else Exit(status);
   }));
+}
+
+void Process::Exit(const Status& status) {
+  LOG_WARN("{} ends: {}", host_.name, status.ToString());
+  world_.AfterOn(host_, 0, [this] { on_exit(); });
 }
 
 Status Process::StartTransport() {
@@ -243,9 +246,7 @@ void Process::StartStore(const MemberInfo& self) {
 void Process::Announce() {
   background_.Add(session_->Announce(pump_->kind(), pump_->address()).then([this](Status status) {
     ready_ = status.ok();
-    if (ready_) return;
-    LOG_WARN("{}: {}", host_.name, status.ToString());
-    world_.AfterOn(host_, 0.1, [this] { Announce(); });
+    if (!ready_) Exit(status);
   }));
 }
 

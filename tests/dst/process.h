@@ -44,6 +44,8 @@ class Process {
 
   bool Plays(std::string_view role) const;
   bool ready() const { return ready_; }
+  /// The rank gives up, as one whose coordinator cannot be reached does; whoever supervises it ends it and starts it again.
+  std::function<void()> on_exit;
   Host& host() { return host_; }
   ClusterBackend* backend() { return backend_.get(); }
   Coordinator* coordinator() { return coordinator_.get(); }
@@ -64,6 +66,7 @@ class Process {
   void StartWorker(const MemberInfo& self);
   void StartStore(const MemberInfo& self);
   void Announce();
+  void Exit(const Status& status);
   void Turn();
   void TurnSoon();
   void Idle();

@@ -11,6 +11,7 @@ namespace {
 constexpr double kMostS = 45;  // from the last healing to the last ending: far above give_up_after_s and every timeout
 constexpr double kQuietS = 15; // from the last ending until nothing is held
 constexpr double kCheckS = 0.02;
+constexpr double kRestartS = 0.3;  // from the end of a rank that gave up to its next start
 
 }  // namespace
 
@@ -65,10 +66,18 @@ void Simulation::DrawCluster() {
 
 void Simulation::Boot(Machine& machine) {
   Host& host = *machine.host;
+  if (host.running) return;
   ++host.life;
   host.running = true;
   if (std::exchange(host.dark, false)) network_.Back(host);
   machine.process = std::make_unique<Process>(world_, network_, fabric_, host, *machine.disk, setup_, machine.roles);
+  machine.process->on_exit = [this, &machine] {
+    world_.After(0, [this, &machine, life = machine.host->life] {
+      if (!machine.host->running || machine.host->life != life) return;
+      Kill(machine, false);
+      world_.After(kRestartS, [this, &machine] { Boot(machine); });
+    });
+  };
 }
 
 void Simulation::Kill(Machine& machine, bool power) {
