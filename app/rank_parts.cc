@@ -94,6 +94,7 @@ void WorkerRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& s
   engine.max_running = config.engine.max_running;
   engine.max_waiting = config.engine.max_waiting;
   engine.step_token_budget = config.engine.step_token_budget;
+  engine.speculative_tokens = config.engine.speculative_tokens;
   engine.prefill_chunk_tokens = config.engine.prefill_chunk_tokens;
   engine_ = std::make_unique<EngineHost>(engine, *model_, *memory_.pool, context_.clock, context_.loop,
                                          [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); });
@@ -131,6 +132,9 @@ void WorkerRole::RefreshMetrics() {
   m.Gauge("baton_worker_queued_prefill_tokens", "Prompt tokens that are still to be computed").Set(static_cast<double>(load.queued_prefill_tokens));
   m.Gauge("baton_worker_prefill_tokens_per_second", "Measured speed of prefill, smoothed").Set(load.prefill_tokens_per_s);
   m.Gauge("baton_worker_decode_step_seconds", "Measured time of a decode step, smoothed").Set(load.decode_step_s);
+  m.Gauge("baton_worker_preemptions", "Requests that lost their blocks to others, since the start").Set(static_cast<double>(load.preemptions));
+  m.Gauge("baton_worker_guessed_tokens", "Guessed tokens that were checked, since the start", {{"outcome", "accepted"}}).Set(static_cast<double>(load.accepted_tokens));
+  m.Gauge("baton_worker_guessed_tokens", "Guessed tokens that were checked, since the start", {{"outcome", "rejected"}}).Set(static_cast<double>(load.rejected_tokens));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "referenced"}}).Set(static_cast<double>(pool.referenced));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "cached"}}).Set(static_cast<double>(pool.cached));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "free"}}).Set(static_cast<double>(pool.free));

@@ -27,6 +27,9 @@ struct EngineConfig {
   /// Once the speed of prefill is measured, a step takes no more prefill tokens than fit this time (never fewer than 32):
   /// it bounds how long a cancel waits and how far a long prompt delays running answers. 0 = no bound.
   double target_step_s = 0.08;
+  /// Most tokens guessed and checked ahead of each sequence in a step (worker/speculation.h). 0 = off. No bit of an answer
+  /// depends on it.
+  uint32_t speculative_tokens = 8;
 };
 
 /// A block that became full in a request's sequence.
@@ -83,6 +86,7 @@ struct EngineLoad {
   uint32_t running = 0, waiting = 0;
   uint64_t queued_prefill_tokens = 0;
   uint64_t preemptions = 0;  // since the start: requests that lost their blocks to others and are computed again
+  uint64_t accepted_tokens = 0, rejected_tokens = 0;  // since the start: guesses checked, by what became of them
   double step_s = 0, prefill_tokens_per_s = 0, decode_step_s = 0;  // smoothed measurements, 0 = not yet
 };
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "worker/prompt_lookup.h"
+
 namespace baton {
 namespace {
 
@@ -92,7 +94,7 @@ void Sequence::PublishReady(BlockPool& pool, size_t found) {
 }
 
 bool Sequence::Reserve(BlockPool& pool, uint32_t end) {
-  const size_t needed = (std::max(end, reserve_tokens()) + block_tokens_ - 1) / block_tokens_;
+  const size_t needed = CeilDiv(std::max(end, reserve_tokens()), block_tokens_);
   if (needed <= blocks_.size()) return true;
   auto more = pool.Allocate(needed - blocks_.size());
   if (!more.ok()) return false;
@@ -116,6 +118,23 @@ bool Sequence::SealNext(BlockPool& pool, SealedBlock& out) {
   if (pool.Publish(out.block, out.key, out.parent, out.digest) == out.block) stats.cache_write_tokens += block_tokens_;
   pool.Ref(out.block);
   return true;
+}
+
+const std::vector<TokenId>& Sequence::Guess(uint32_t most) {
+  const GenerateRequest& request = origin_.request;
+  // A step adds a token behind the guesses.
+  const uint32_t left = origin_.prefill_only ? 0 : request.max_tokens - std::min(request.max_tokens, produced() + 1);
+  LookUpDraft(tokens_, request.prediction, std::min(most, left), draft_);
+  return draft_;
+}
+
+void Sequence::Trim(BlockPool& pool) {
+  const size_t needed = CeilDiv(std::max(size(), reserve_tokens()), block_tokens_);
+  while (blocks_.size() > needed) {
+    pool.Unref(blocks_.back());
+    blocks_.pop_back();
+    data_.pop_back();
+  }
 }
 
 void Sequence::Release(BlockPool& pool) {

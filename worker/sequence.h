@@ -12,6 +12,7 @@
 #include "kvstore/block_pool.h"
 #include "worker/engine.h"
 #include "worker/penalties.h"
+#include "worker/speculation.h"
 
 namespace baton {
 
@@ -55,6 +56,11 @@ class Sequence {
   /// The next full block that was computed here and not sealed yet: publishes it and fills `out`, whose reference is the
   /// caller's. False when there is none. Only with use_pool.
   bool SealNext(BlockPool& pool, SealedBlock& out);
+  /// Guesses at the tokens after tokens(): at most `most`, and never past max_tokens.
+  const std::vector<TokenId>& Guess(uint32_t most);
+  const std::vector<TokenId>& draft() const { return draft_; }  // what Guess found last
+  /// Gives back what was reserved for guesses that did not come true.
+  void Trim(BlockPool& pool);
   /// Gives all blocks back; everything is to be computed again.
   void Release(BlockPool& pool);
   /// The same, but the references go to the caller.
@@ -63,6 +69,7 @@ class Sequence {
   bool running = false, started = false, reported = false, ended = false;
   Instant started_at{}, first_token_at{};
   RequestStats stats;
+  DraftRecord guesses;
 
  private:
   void Replace(BlockPool& pool, size_t index, BlockId block);
@@ -73,6 +80,7 @@ class Sequence {
   const uint32_t block_tokens_, prompt_tokens_;
   const Instant submitted_, deadline_;
   std::vector<TokenId> tokens_;
+  std::vector<TokenId> draft_;
   std::vector<BlockKey> keys_;
   std::vector<BlockId> blocks_;
   std::vector<std::byte*> data_;  // of blocks_, as Forward wants them
