@@ -32,6 +32,7 @@ std::vector<Option> OptionTable(Config& c) {
       {"engine.max_waiting", &c.engine.max_waiting, "requests", "requests that may wait at one worker", 1, 1e6},
       {"engine.step_token_budget", &c.engine.step_token_budget, "tokens", "tokens of one step: decode rows first, the rest for prefill", 1, 65536},
       {"engine.prefill_chunk_tokens", &c.engine.prefill_chunk_tokens, "tokens", "tokens of one prompt in one step", 1, 65536},
+      {"engine.prefill_slowdown", &c.engine.prefill_slowdown, "times", "how much longer a step of running answers may get by prompts computed beside them; higher: prompts sooner, answers less even; 0: no bound", 0, 1000},
       {"engine.speculative_tokens", &c.engine.speculative_tokens, "tokens", "most tokens guessed ahead of a sequence from what was said before, and checked where that pays; no answer changes; 0: off", 0, 64},
       {"engine.kv_bytes", &c.engine.kv_bytes, "bytes", "memory for KV blocks of one worker", 1 << 20, 1e15},
       {"store.path", &c.store.path, "", "folder of the RocksDB tier; empty: memory only"},

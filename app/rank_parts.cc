@@ -95,9 +95,13 @@ void WorkerRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& s
   engine.max_waiting = config.engine.max_waiting;
   engine.step_token_budget = config.engine.step_token_budget;
   engine.speculative_tokens = config.engine.speculative_tokens;
+  engine.prefill_slowdown = config.engine.prefill_slowdown;
   engine.prefill_chunk_tokens = config.engine.prefill_chunk_tokens;
   engine_ = std::make_unique<EngineHost>(engine, *model_, *memory_.pool, context_.clock, context_.loop,
-                                         [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); });
+                                         [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); },
+                                         [this](std::vector<BlockKey> chain, size_t have) {
+                                           return store_->FetchIfSooner(std::move(chain), have, engine_->load().prefill_tokens_per_s);
+                                         });
   decode_ = kj::heap<DecodeService>(*worker_, *engine_, *store_);
   prefill_ = kj::heap<PrefillService>(*worker_, *engine_, *store_);
 }

@@ -16,7 +16,6 @@
 namespace baton {
 namespace {
 
-constexpr uint32_t kMinPrefillTokens = 32;   // of a step, however slow the machine
 constexpr size_t kStartAhead = 16;           // waiting sequences looked at in a step
 constexpr Duration kRetry = std::chrono::milliseconds(1);  // while blocks that others hold are waited for
 
@@ -40,6 +39,7 @@ class EngineImpl final : public Engine {
   void Cancel(RequestId id) override;
   void CancelAll() override;
   void ReleaseHeld(RequestId id) override;
+  void Resume(RequestId id, std::vector<BlockId> blocks) override;
   bool Step() override;
   void WaitForWork(Duration timeout) override;
   EngineLoad load() const override;
@@ -75,12 +75,13 @@ class EngineImpl final : public Engine {
   const uint32_t block_tokens_;
   const size_t pool_blocks_;
 
-  mutable std::mutex mutex_;  // guards the next seven; never held over a call to the listener, the model or a wait
+  mutable std::mutex mutex_;  // guards the next eight; never held over a call to the listener, the model or a wait
   std::condition_variable wake_;
   bool news_ = false;
   std::vector<std::unique_ptr<Sequence>> inbox_;
   std::unordered_map<RequestId, Live> live_;
   std::unordered_map<RequestId, std::vector<BlockId>> held_;  // blocks of ended requests with push_layers
+  std::unordered_map<RequestId, std::vector<BlockId>> resumed_;  // brought back for requests that wait
   uint32_t unstarted_ = 0;
   EngineLoad load_;
 
@@ -88,7 +89,6 @@ class EngineImpl final : public Engine {
   std::vector<std::unique_ptr<Sequence>> sequences_;  // in rank order: priority, then arrival
   Sampler sampler_;
   StepMeter meter_;
-  StepCostMeter cost_;
   uint64_t preemptions_ = 0, accepted_tokens_ = 0, rejected_tokens_ = 0;
   ScheduleView view_;
   SchedulePlan plan_;
@@ -101,8 +101,10 @@ class EngineImpl final : public Engine {
 EngineImpl::~EngineImpl() {
   for (const auto& sequence : sequences_) sequence->Release(pool_);
   for (const auto& sequence : inbox_) sequence->Release(pool_);
-  for (const auto& [id, blocks] : held_) {
-    for (const BlockId block : blocks) pool_.Unref(block);
+  for (const auto* blocks_of : {&held_, &resumed_}) {
+    for (const auto& [id, blocks] : *blocks_of) {
+      for (const BlockId block : blocks) pool_.Unref(block);
+    }
   }
 }
 
@@ -159,6 +161,15 @@ void EngineImpl::ReleaseHeld(RequestId id) {
   wake_.notify_one();
 }
 
+void EngineImpl::Resume(RequestId id, std::vector<BlockId> blocks) {
+  {
+    std::lock_guard lock(mutex_);
+    if (live_.contains(id) && resumed_.try_emplace(id, std::move(blocks)).second) news_ = true;
+  }
+  for (size_t i = blocks.size(); i > 0; --i) pool_.Unref(blocks[i - 1]);  // not taken
+  wake_.notify_one();
+}
+
 void EngineImpl::WaitForWork(Duration timeout) {
   if (!sequences_.empty()) timeout = std::min(timeout, kRetry);
   std::unique_lock lock(mutex_);
@@ -183,7 +194,7 @@ bool EngineImpl::Step() {
   Prepare();
   if (!runs_.empty()) {
     busy = true;
-    drafts_.Choose(cost_.cost(), config_.speculative_tokens, pool_, runs_);
+    drafts_.Choose(meter_.decode_cost(), config_.speculative_tokens, pool_, runs_);
     FillBatch();
     const Instant begin = clock_.Now();
     const Status status = RunBatch();
@@ -201,8 +212,7 @@ void EngineImpl::Measure(double seconds) {
     if (run.tokens == 1) ++decode_rows;
     else prefill_tokens += run.tokens;
   }
-  meter_.Add(decode_rows, prefill_tokens, seconds);
-  if (prefill_tokens == 0) cost_.Add(decode_rows + guesses, seconds);
+  meter_.Add(decode_rows, guesses, prefill_tokens, seconds);
 }
 
 /// New requests, and the end of cancelled ones.
@@ -222,6 +232,10 @@ bool EngineImpl::TakeNews() {
     for (const auto& sequence : sequences_) {
       const auto live = live_.find(sequence->id());
       if (live != live_.end() && live->second.cancelled) cancelled.push_back(sequence.get());
+      const auto resumed = resumed_.extract(sequence->id());
+      if (resumed.empty()) continue;
+      sequence->resuming = false;
+      sequence->Keep(std::move(resumed.mapped()));
     }
   }
   for (Sequence* sequence : cancelled) End(*sequence, FinishReason::kCancelled, OkStatus());
@@ -255,20 +269,22 @@ void EngineImpl::FillView() {
     ScheduleRow& row = view_.rows.emplace_back();
     row.tokens = s.size();
     row.computed = std::min(s.computed(), s.size() - 1);
-    row.blocks = static_cast<uint32_t>(s.blocks().size());
+    row.blocks = static_cast<uint32_t>(s.held_blocks());
     row.reserve_tokens = s.reserve_tokens();
     row.priority = s.request().priority;
     row.running = s.running;
     row.pinned = s.reported;
     row.deadline = s.deadline();
     if (s.running) decode_rows += row.tokens - row.computed == 1;
-    else row.deferred = looked_at++ >= kStartAhead || IsDeferred(s, i);
+    else row.deferred = s.resuming || looked_at++ >= kStartAhead || IsDeferred(s, i);
   }
-  const double in_time = config_.target_step_s * meter_.prefill_tokens_per_s();
-  view_.token_budget = config_.step_token_budget;
-  if (in_time > 0 && in_time < config_.step_token_budget) {
-    view_.token_budget = std::min(config_.step_token_budget, decode_rows + std::max(kMinPrefillTokens, static_cast<uint32_t>(in_time)));
-  }
+  view_.token_budget = StepTokens({.decode_rows = decode_rows,
+                                   .step_token_budget = config_.step_token_budget,
+                                   .target_step_s = config_.target_step_s,
+                                   .slowdown = config_.prefill_slowdown,
+                                   .prefill_tokens_per_s = meter_.prefill_tokens_per_s(),
+                                   .decode_s = meter_.ExpectedDecode(decode_rows),
+                                   .token_beside_s = meter_.token_beside_s()});
 }
 
 /// A waiting sequence whose next full block a higher-ranked one is about to compute waits and finds it in the pool: the
@@ -292,12 +308,17 @@ void EngineImpl::Prepare() {
     Sequence& s = *sequences_[i];
     End(s, FinishReason::kError, DeadlineError("the request's deadline of {} s passed after {} tokens", s.request().deadline_s, s.produced()));
   }
-  for (const uint32_t i : plan_.preempted) sequences_[i]->Release(pool_);
+  for (const uint32_t i : plan_.preempted) sequences_[i]->Preempt(pool_);
   preemptions_ += plan_.preempted.size();
   runs_.clear();
   for (const ScheduledRow& planned : plan_.run) {
     Sequence& s = *sequences_[planned.row];
-    if (!s.running) s.TakePrefix(pool_);
+    if (!s.running) {
+      const auto lost = s.TakeLost(pool_);
+      s.resuming = !lost.empty() && listener_.OnResume(s.id(), lost);
+      if (s.resuming) continue;
+      s.TakePrefix(pool_);
+    }
     const uint32_t tokens = std::min(planned.tokens, s.size() - s.computed());
     if (!s.Reserve(pool_, s.computed() + tokens)) continue;
     s.running = true;
@@ -434,6 +455,7 @@ void EngineImpl::End(Sequence& s, FinishReason reason, const Status& status) {
   {
     std::lock_guard lock(mutex_);
     if (!s.started) --unstarted_;
+    if (auto resumed = resumed_.extract(id); !resumed.empty()) s.Keep(std::move(resumed.mapped()));
     const auto live = live_.find(id);
     if (s.reported && !live->second.released) {
       released = false;

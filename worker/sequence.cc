@@ -83,6 +83,7 @@ void Sequence::TakePrefix(BlockPool& pool) {
   }
   data_.clear();
   for (const BlockId block : blocks_) data_.push_back(pool.data(block));
+  DropKept(pool);
 }
 
 void Sequence::PublishReady(BlockPool& pool, size_t found) {
@@ -137,7 +138,24 @@ void Sequence::Trim(BlockPool& pool) {
   }
 }
 
+void Sequence::Preempt(BlockPool& pool) {
+  had_blocks_ = origin_.use_pool ? computed_ / block_tokens_ : 0;
+  Release(pool);
+}
+
+std::span<const BlockKey> Sequence::TakeLost(const BlockPool& pool) {
+  const size_t had = std::exchange(had_blocks_, 0);
+  if (had == 0 || pool.Peek(keys()) >= had) return {};
+  return std::span(keys()).first(had);
+}
+
+void Sequence::DropKept(BlockPool& pool) {
+  for (size_t i = kept_.size(); i > 0; --i) pool.Unref(kept_[i - 1]);
+  kept_.clear();
+}
+
 void Sequence::Release(BlockPool& pool) {
+  DropKept(pool);
   // The deepest first: the pool evicts what was released earliest, and a chain goes from its tail.
   for (size_t i = blocks_.size(); i > 0; --i) pool.Unref(blocks_[i - 1]);
   (void)TakeBlocks();
