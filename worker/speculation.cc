@@ -35,7 +35,7 @@ StepCost StepCostMeter::cost() const {
   const double assumed = seconds / (kRowsForFree + rows);
   const double variance = rows_squared_ - weight_ * rows * rows, covariance = product_ - weight_ * rows * seconds;
   const double slope = (covariance + kPriorSquaredRows * assumed) / (variance + kPriorSquaredRows);
-  const double row_s = std::clamp(slope, 0.0, seconds / rows);
+  const double row_s = std::clamp(slope, 0.0, seconds / (rows + 1));  // a step alone is worth a row at least
   return {seconds - rows * row_s, row_s};
 }
 

@@ -81,7 +81,7 @@ TEST(StepCostMeter, AssumesUntilItMeasures) {
 }
 
 TEST(StepCostMeter, FindsTheCostOfARow) {
-  for (const StepCost truth : {StepCost{3e-3, 1e-3}, StepCost{2e-3, 1e-5}, StepCost{1e-5, 2e-3}}) {
+  for (const StepCost truth : {StepCost{3e-3, 1e-3}, StepCost{2e-3, 1e-5}, StepCost{2e-3, 2e-3}}) {
     StepCostMeter meter;
     Random random(1);
     for (int i = 0; i < 200; ++i) {
@@ -100,7 +100,7 @@ TEST(StepCostMeter, FollowsAChange) {
   for (uint32_t i = 0; i < 300; ++i) meter.Add(1 + i % 8, 1e-3);
   EXPECT_NEAR(meter.cost().row_s, 0, 1e-5);
   for (uint32_t i = 0; i < 300; ++i) meter.Add(1 + i % 8, 1e-3 * (1 + i % 8));
-  EXPECT_NEAR(meter.cost().row_s, 1e-3, 2e-4);
+  EXPECT_NEAR(meter.cost().row_s, 1e-3, 2.5e-4);
 }
 
 TEST(StepCostMeter, OneHiccupDoesNotTurnIt) {
@@ -110,6 +110,20 @@ TEST(StepCostMeter, OneHiccupDoesNotTurnIt) {
   meter.Add(8, 10);  // ten seconds: somebody else ran
   EXPECT_LT(meter.cost().row_s, 2.5 * before);
   EXPECT_GE(meter.cost().fixed_s, 0);
+}
+
+/// However a busy machine spoils the times, a new sequence alone tries its guesses.
+TEST(StepCostMeter, NoTimesForbidTheFirstGuess) {
+  Random random(2);
+  for (int round = 0; round < 200; ++round) {
+    StepCostMeter meter;
+    for (int i = 0; i < 60; ++i) {
+      const auto rows = static_cast<uint32_t>(1 + random.Below(9));
+      meter.Add(rows, random.Uniform() * std::pow(rows, 3));
+    }
+    ASSERT_GE(meter.cost().fixed_s, meter.cost().row_s * 0.999);
+    ASSERT_GE(Share(meter.cost(), 1, {{8, DraftRecord().rate()}})[0], 1u);
+  }
 }
 
 TEST(StepCostMeter, StaysFiniteWithOneRowCount) {
