@@ -22,6 +22,7 @@ struct GenerateCommand {
   GenerateRequest request;
   std::vector<std::string> stop;
   bool seed_given = false, json = false;
+  uint32_t speculative_tokens = EngineConfig().speculative_tokens;
 };
 
 /// Collects the one answer: tokens to text, and the first stop string in it.
@@ -80,12 +81,13 @@ class AnswerText final : public EngineListener {
   size_t longest_stop_ = 0, printed_ = 0;
 };
 
-Status RunEngine(const GenerateRequest& request, Model& model, AnswerText& answer) {
+Status RunEngine(const GenerateRequest& request, uint32_t speculative_tokens, Model& model, AnswerText& answer) {
   const KvLayout& layout = model.kv_layout();
   const uint64_t longest = std::min<uint64_t>(uint64_t{request.prompt.size()} + request.max_tokens, model.info().max_positions);
   ASSIGN_OR_RETURN(const auto pool, BlockPool::Create(CeilDiv(longest, layout.block_tokens), layout.BlockBytes()));
   const SystemClock clock;
-  const auto engine = Engine::Create({.target_step_s = 0}, model, *pool, answer, clock);  // nobody else waits
+  const EngineConfig config{.target_step_s = 0, .speculative_tokens = speculative_tokens};  // nobody else waits
+  const auto engine = Engine::Create(config, model, *pool, answer, clock);
   EngineRequest one;
   one.request = request;
   one.use_pool = false;
@@ -125,7 +127,7 @@ Status Generate(GenerateCommand c) {
   if (!c.seed_given) c.request.sampling.seed = EntropySeed();
   c.request.sampling.logprobs = c.json ? 0 : -1;
   AnswerText answer(tokenizer, c.stop, !c.json);
-  RETURN_IF_ERROR(RunEngine(c.request, *model, answer));
+  RETURN_IF_ERROR(RunEngine(c.request, c.speculative_tokens, *model, answer));
   if (c.json) {
     PrintJson(c.request, answer);
     return OkStatus();
@@ -159,6 +161,9 @@ void AddGenerateCommand(CLI::App& program, CommandContext& context) {
   app->add_option("--min-p", s.min_p, "drop what is less probable than this times the best")->capture_default_str();
   app->add_option("--repetition-penalty", s.repetition_penalty, "above 1: tokens seen before become less probable")->capture_default_str();
   app->add_option("--stop", c.stop, "text that ends the answer and is not part of it; may be repeated");
+  app->add_option("--speculative-tokens", c.speculative_tokens, "most tokens guessed ahead and checked where that pays; no answer changes; 0: off")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
   app->add_flag("--ignore-eos", c.request.ignore_eos, "go on after the model's end-of-sequence token");
   app->add_flag("--json", c.json, "one JSON object");
   app->callback([command, seed, &context] {

@@ -28,6 +28,7 @@ struct GenerateRequest {
   uint32_t generated = 0;  // the last `generated` tokens of prompt were generated before (a moved stream): sampling goes on at their end
   SamplingParams sampling;
   bool ignore_eos = false;
+  std::vector<TokenId> prediction;   // what the client expects the answer to contain: guesses for speculation, no bit of an answer
   std::vector<TokenId> stop_tokens;  // in addition to the model's EOS; stop strings are the gateway's, which cancels
   int32_t priority = 0;
   double deadline_s = 0;  // 0 = none
@@ -41,6 +42,8 @@ struct TokenEvent {
   TokenId token = -1;
   float logprob = 0;
   std::vector<TokenLogprob> top;
+  bool predicted = false;        // it was guessed, and so cost no step of its own
+  uint32_t rejected_tokens = 0;  // guesses that were checked with it and thrown away
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kError };

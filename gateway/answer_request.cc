@@ -89,8 +89,8 @@ void ReadToolChoice(FieldReader& fields) {
   }
 }
 
-/// The text of a content that is a list of parts, joined by newlines.
-std::optional<ApiError> JoinParts(const Json& parts, const std::string& param, std::string& text) {
+/// The text of a content that is a list of parts, joined by `separator`.
+std::optional<ApiError> JoinParts(const Json& parts, const std::string& param, std::string_view separator, std::string& text) {
   for (size_t i = 0; i < parts.size(); ++i) {
     const Json& part = parts[i];
     const std::string type = part.is_object() ? part.value("type", Json("text")).dump() : "";
@@ -100,7 +100,7 @@ std::optional<ApiError> JoinParts(const Json& parts, const std::string& param, s
     }
     const auto it = part.find("text");
     if (it == part.end() || !it->is_string()) return BadRequest(fmt::format("{}.{}.text", param, i), "a text part needs a string 'text'");
-    if (i > 0) text += '\n';
+    if (i > 0) text += separator;
     text += it->get_ref<const std::string&>();
   }
   return std::nullopt;
@@ -143,6 +143,28 @@ std::optional<ApiError> ReadPrompts(FieldReader& fields, const TextCodec& codec,
     if (out.echo) out.prompt_texts.push_back(item.is_string() ? item.get<std::string>() : codec.Decode(tokens));
     out.prompts.push_back(std::move(tokens));
   }
+  return std::nullopt;
+}
+
+/// OpenAI's predicted outputs: {"type":"content","content":…}. A guess: what is too long for any answer is cut off.
+std::optional<ApiError> ReadPrediction(const Json& body, const TextCodec& codec, const ModelCard& card, AnswerRequest& out) {
+  const auto prediction = body.find("prediction");
+  if (prediction == body.end() || prediction->is_null()) return std::nullopt;
+  if (!prediction->is_object() || prediction->value("type", Json()) != "content" || !prediction->contains("content")) {
+    return BadRequest("prediction", "'prediction' must be an object with the type \"content\" and a 'content'");
+  }
+  const Json& content = (*prediction)["content"];
+  std::string text;
+  if (content.is_array()) {
+    if (auto error = JoinParts(content, "prediction.content", "", text)) return error;
+  } else if (content.is_string()) {
+    text = content.get<std::string>();
+  } else {
+    return BadRequest("prediction.content", "'prediction.content' must be a string or a list of text parts");
+  }
+  if (auto error = CheckBytes(text.size(), card)) return error;
+  out.prediction = codec.Encode(text, /*parse_special=*/false, /*add_special=*/false);
+  if (out.prediction.size() > card.max_positions) out.prediction.resize(card.max_positions);
   return std::nullopt;
 }
 
@@ -224,7 +246,7 @@ std::optional<ApiError> NormalizeMessages(Json& body) {
       if (*role != "assistant" || !calls) return BadRequest(param + ".content", "a message needs a 'content'");
     } else if (content->is_array()) {
       std::string text;
-      if (auto error = JoinParts(*content, param + ".content", text)) return error;
+      if (auto error = JoinParts(*content, param + ".content", "\n", text)) return error;
       *content = std::move(text);
     } else if (!content->is_string()) {
       return BadRequest(param + ".content", "'content' must be a string or a list of parts");
@@ -262,6 +284,7 @@ std::optional<ApiError> ReadChatRequest(Json body, const TextCodec& codec, const
   }
   if (prompt->empty()) return BadRequest("messages", "the chat template made an empty prompt of these messages");
   out.prompts.push_back(std::move(*prompt));
+  if (auto error = ReadPrediction(body, codec, card, out)) return error;
   return CheckContext(out, card);
 }
 
@@ -288,6 +311,7 @@ std::optional<ApiError> ReadCompletionRequest(const Json& body, const TextCodec&
   if (out.echo && out.logprobs) fields.Fail("echo", "'echo' together with 'logprobs' is not supported by this server");
   if (fields.error()) return *fields.error();
   if (auto error = ReadPrompts(fields, codec, card, out)) return error;
+  if (auto error = ReadPrediction(body, codec, card, out)) return error;
   return CheckContext(out, card);
 }
 

@@ -22,6 +22,7 @@ struct AnswerRequest {
   SamplingParams sampling;
   bool has_seed = false, ignore_eos = false;
   std::vector<TokenId> stop_tokens;
+  std::vector<TokenId> prediction;  // of the answer, by the client
   std::vector<std::string> stops;
   bool include_stop = false;  // a matched stop string stays in the text
   bool stream = false, include_usage = false, continuous_usage = false;

@@ -54,6 +54,9 @@ class Choice final : public GenerationSink {
   bool ended() const { return reason_ != FinishReason::kNone; }
   FinishReason reason() const { return reason_; }
   uint32_t tokens() const { return tokens_; }
+  /// Of tokens(), those that speculation guessed; and the guesses that were checked in vain.
+  uint32_t accepted_tokens() const { return accepted_tokens_; }
+  uint32_t rejected_tokens() const { return rejected_tokens_; }
   const RequestStats& stats() const { return stats_; }
   const std::string& text() const { return text_; }
   const std::vector<TokenEvent>& events() const { return events_; }
@@ -74,7 +77,7 @@ class Choice final : public GenerationSink {
   StopMatcher matcher_;
   std::string text_;
   std::vector<TokenEvent> events_;
-  uint32_t tokens_ = 0;
+  uint32_t tokens_ = 0, accepted_tokens_ = 0, rejected_tokens_ = 0;
   double logprob_sum_ = 0;
   FinishReason reason_ = FinishReason::kNone;
   RequestStats stats_;

@@ -146,12 +146,15 @@ struct GenerateRequest {
   priority @8 :Int32;
   deadlineS @9 :Float64;
   root @10 :Data;           # the root of the request's key chain
+  prediction @11 :List(Int32);  # what the client expects in the answer: guesses for speculation
 }
 struct TokenLogprob { token @0 :Int32; logprob @1 :Float32; }
 struct TokenEvent {
   token @0 :Int32;
   logprob @1 :Float32;
   top @2 :List(TokenLogprob);
+  predicted @3 :Bool;       # it was guessed, and so cost no step of its own
+  rejectedTokens @4 :UInt32;  # guesses that were checked with it and thrown away
 }
 struct Stats {
   promptTokens @0 :UInt32;

@@ -96,6 +96,7 @@ void WriteRequest(const GenerateRequest& request, const BlockKey& root, wire::Ge
   out.setPriority(request.priority);
   out.setDeadlineS(request.deadline_s);
   out.setRoot(ToData(root));
+  if (!request.prediction.empty()) WriteTokens(request.prediction, out.initPrediction(static_cast<uint32_t>(request.prediction.size())));
 }
 
 Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
@@ -110,6 +111,7 @@ Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
   r.request.stop_tokens = ReadTokens(in.getStopTokens());
   r.request.priority = in.getPriority();
   r.request.deadline_s = in.getDeadlineS();
+  r.request.prediction = ReadTokens(in.getPrediction());
   if (r.request.id.value == 0) return InvalidError("a request without an id");
   ASSIGN_OR_RETURN(r.root, ReadKey(in.getRoot()));
   return Result<ReceivedRequest>(std::move(r));
@@ -118,6 +120,8 @@ Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
 void WriteToken(const TokenEvent& event, wire::TokenEvent::Builder out) {
   out.setToken(event.token);
   out.setLogprob(event.logprob);
+  out.setPredicted(event.predicted);
+  out.setRejectedTokens(event.rejected_tokens);
   if (event.top.empty()) return;
   auto top = out.initTop(static_cast<uint32_t>(event.top.size()));
   for (uint32_t i = 0; i < event.top.size(); ++i) {
@@ -130,6 +134,8 @@ TokenEvent ReadToken(wire::TokenEvent::Reader in) {
   TokenEvent event;
   event.token = in.getToken();
   event.logprob = in.getLogprob();
+  event.predicted = in.getPredicted();
+  event.rejected_tokens = in.getRejectedTokens();
   for (const auto top : in.getTop()) event.top.push_back({top.getToken(), top.getLogprob()});
   return event;
 }
