@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "gateway/field_reader.h"
+#include "gateway/output_form.h"
 
 namespace baton {
 namespace {
@@ -62,21 +63,6 @@ void ReadStream(FieldReader& fields, AnswerRequest& out) {
   inner.Boolean("include_usage", out.include_usage);
   inner.Boolean("continuous_usage_stats", out.continuous_usage);
   if (inner.error()) fields.Fail("stream_options." + inner.error()->param, inner.error()->message);
-}
-
-void RefuseUnsupported(FieldReader& fields, const AnswerRequest& request) {
-  if (const Json* format = fields.Find("response_format")) {
-    const Json* type = format->is_object() && format->contains("type") ? &(*format)["type"] : nullptr;
-    if (type == nullptr || !type->is_string()) return fields.Fail("response_format", "'response_format' must be an object with a 'type'");
-    if (*type != "text") return fields.Fail("response_format", "only the response_format of type \"text\" is supported by this server");
-  }
-  for (const char* name : {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"}) {
-    if (fields.Find(name) != nullptr) return fields.Fail(name, fmt::format("'{}' is not supported by this server", name));
-  }
-  int64_t min_tokens = 0;
-  if (fields.Integer("min_tokens", 0, INT64_MAX, min_tokens) && min_tokens > 0 && !request.ignore_eos) {
-    fields.Fail("min_tokens", "'min_tokens' is supported only together with 'ignore_eos': true");
-  }
 }
 
 void ReadToolChoice(FieldReader& fields) {
@@ -200,7 +186,8 @@ void ReadSampling(FieldReader& fields, const ModelCard& card, AnswerRequest& out
   ReadStops(fields, out);
   ReadLogitBias(fields, card.vocab, s);
   ReadStream(fields, out);
-  RefuseUnsupported(fields, out);
+  if (fields.Integer("min_tokens", 0, UINT32_MAX, number)) s.min_tokens = static_cast<uint32_t>(number);
+  s.grammar = ReadOutputGrammar(fields);
 }
 
 }  // namespace
