@@ -14,6 +14,9 @@ std::optional<ApiError> ReadResponsesRequest(const nlohmann::ordered_json& body,
     const Json* value = fields.Find(name);
     if (value != nullptr && *value != false) return BadRequest(name, fmt::format("'{}' is not supported: this server keeps no responses; send the whole input", name));
   }
+  if (const Json* tools = fields.Find("tools"); tools != nullptr && !tools->empty()) {
+    return BadRequest("tools", "'tools' are supported in /v1/chat/completions; the responses API of this server gives text");
+  }
   const std::string grammar = ReadTextFormat(fields);
   const Json* input = fields.Find("input");
   if (input == nullptr || !(input->is_string() || input->is_array())) {
