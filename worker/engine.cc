@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "worker/grammars.h"
 #include "worker/request_check.h"
 #include "worker/sampler.h"
 #include "worker/scheduler.h"
@@ -29,6 +30,7 @@ class EngineImpl final : public Engine {
         clock_(clock),
         block_tokens_(model.kv_layout().block_tokens),
         pool_blocks_(pool.stats().total),
+        grammars_(model.info().tokenizer_path, model.info().vocab),
         sampler_(model.info().vocab) {
     CHECK(pool.block_bytes() >= model.kv_layout().BlockBytes());
     CHECK(config.max_running > 0 && config.prefill_chunk_tokens > 0);
@@ -75,6 +77,7 @@ class EngineImpl final : public Engine {
   const Clock& clock_;
   const uint32_t block_tokens_;
   const size_t pool_blocks_;
+  Grammars grammars_;
 
   mutable std::mutex mutex_;  // guards the next seven; never held over a call to the listener, the model or a wait
   std::condition_variable wake_;
@@ -107,7 +110,12 @@ EngineImpl::~EngineImpl() {
 
 Status EngineImpl::Submit(EngineRequest request) {
   RETURN_IF_ERROR(CheckRequest(request, model_.info(), block_tokens_, pool_blocks_));
-  auto sequence = std::make_unique<Sequence>(std::move(request), block_tokens_, clock_.Now());
+  std::shared_ptr<GrammarMatcher> grammar;
+  if (const std::string& gbnf = request.request.sampling.grammar; !gbnf.empty()) {
+    ASSIGN_OR_RETURN(grammar, grammars_.Get(gbnf));
+  }
+  Constraint constraint(request.request, model_.info().eos_ids, std::move(grammar));
+  auto sequence = std::make_unique<Sequence>(std::move(request), std::move(constraint), block_tokens_, clock_.Now());
   const RequestId id = sequence->id();
   {
     std::lock_guard lock(mutex_);
@@ -366,7 +374,9 @@ void EngineImpl::FinishRun(const Run& run) {
   s.Advance(run.tokens);
   for (SealedBlock sealed; s.SealNext(pool_, sealed);) listener_.OnSealed(s.id(), std::move(sealed));
   if (run.logits == nullptr) return;
-  const auto event = sampler_.Sample({run.logits, model_.info().vocab}, s.request().sampling, s.history());
+  const auto limits = s.constraint().Next(s.history());
+  if (!limits.ok()) return End(s, FinishReason::kError, limits.status());
+  const auto event = sampler_.Sample({run.logits, model_.info().vocab}, s.request().sampling, s.history(), *limits);
   if (!event.ok()) return End(s, FinishReason::kError, event.status());
   s.Append(event->token);
   if (s.first_token_at == Instant()) {
@@ -378,11 +388,9 @@ void EngineImpl::FinishRun(const Run& run) {
 }
 
 void EngineImpl::EndIfDone(Sequence& s) {
-  const GenerateRequest& request = s.request();
-  const auto among = [token = s.tokens().back()](const std::vector<TokenId>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
   if (s.origin().prefill_only) return End(s, FinishReason::kNone, OkStatus());
-  if ((!request.ignore_eos && among(model_.info().eos_ids)) || among(request.stop_tokens)) return End(s, FinishReason::kStop, OkStatus());
-  if (s.produced() >= request.max_tokens) return End(s, FinishReason::kLength, OkStatus());
+  if (s.constraint().Ended(s.history())) return End(s, FinishReason::kStop, OkStatus());
+  if (s.produced() >= s.request().max_tokens) return End(s, FinishReason::kLength, OkStatus());
 }
 
 void EngineImpl::End(Sequence& s, FinishReason reason, const Status& status) {

@@ -61,7 +61,10 @@ std::span<const float> Sampler::Limit(std::span<const float> scores, const Token
       if ((bits >> (id % 64) & 1) == 0) limited_[id] = -kInfinity;
     }
   }
-  for (const TokenId id : limits.ends) limited_[static_cast<size_t>(id)] = limits.may_end ? scores[static_cast<size_t>(id)] : -kInfinity;
+  for (const TokenId id : limits.ends) {
+    const auto i = static_cast<size_t>(id);
+    if (i < scores.size()) limited_[i] = limits.may_end ? scores[i] : -kInfinity;  // a stop token may be no token at all
+  }
   return limited_;
 }
 
