@@ -18,6 +18,8 @@ struct SamplingParams {  // golden README §9: penalties, temperature, top_k, to
   uint64_t seed = 0;
   std::map<TokenId, float> logit_bias;
   int32_t logprobs = -1;  // -1 none, else the number of alternatives (0 = the chosen token only)
+  uint32_t min_tokens = 0;  // no token that ends the answer is chosen before so many
+  std::string grammar;      // GBNF text that the answer must follow (model/grammar/grammar.h); empty: any text
 };
 
 struct GenerateRequest {

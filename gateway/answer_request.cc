@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "gateway/field_reader.h"
+#include "gateway/output_form.h"
+#include "gateway/tool_calls.h"
 
 namespace baton {
 namespace {
@@ -64,29 +66,43 @@ void ReadStream(FieldReader& fields, AnswerRequest& out) {
   if (inner.error()) fields.Fail("stream_options." + inner.error()->param, inner.error()->message);
 }
 
-void RefuseUnsupported(FieldReader& fields, const AnswerRequest& request) {
-  if (const Json* format = fields.Find("response_format")) {
-    const Json* type = format->is_object() && format->contains("type") ? &(*format)["type"] : nullptr;
-    if (type == nullptr || !type->is_string()) return fields.Fail("response_format", "'response_format' must be an object with a 'type'");
-    if (*type != "text") return fields.Fail("response_format", "only the response_format of type \"text\" is supported by this server");
+/// The names of `tools`, all of them well formed; empty, with the error set, otherwise.
+std::vector<std::string> ReadTools(FieldReader& fields, const Json& tools) {
+  std::vector<std::string> names;
+  for (size_t i = 0; tools.is_array() && i < tools.size(); ++i) {
+    const Json& tool = tools[i];
+    const Json* function = tool.is_object() && tool.contains("function") ? &tool["function"] : nullptr;
+    const bool named = function != nullptr && function->is_object() && function->contains("name") && (*function)["name"].is_string();
+    const bool right_type = !tool.is_object() || !tool.contains("type") || tool["type"] == "function";
+    if (!named || !right_type) {
+      fields.Fail(fmt::format("tools.{}", i), "a tool must be {\"type\": \"function\", \"function\": {\"name\": …}}");
+      return {};
+    }
+    names.push_back((*function)["name"].get<std::string>());
   }
-  for (const char* name : {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"}) {
-    if (fields.Find(name) != nullptr) return fields.Fail(name, fmt::format("'{}' is not supported by this server", name));
-  }
-  int64_t min_tokens = 0;
-  if (fields.Integer("min_tokens", 0, INT64_MAX, min_tokens) && min_tokens > 0 && !request.ignore_eos) {
-    fields.Fail("min_tokens", "'min_tokens' is supported only together with 'ignore_eos': true");
-  }
+  if (!tools.is_array()) fields.Fail("tools", "'tools' must be a list");
+  return names;
 }
 
-void ReadToolChoice(FieldReader& fields) {
-  if (const Json* tools = fields.Find("tools"); tools != nullptr && !tools->is_array()) {
-    return fields.Fail("tools", "'tools' must be a list");
-  }
+/// tools and tool_choice: which calls to look for, and whether the answer must be one.
+void ReadToolChoice(FieldReader& fields, AnswerRequest& out) {
+  const Json* tools = fields.Find("tools");
   const Json* choice = fields.Find("tool_choice");
-  if (choice != nullptr && *choice != "none" && *choice != "auto") {
-    fields.Fail("tool_choice", "only the tool_choice \"none\" and \"auto\" are supported by this server");
+  if (tools != nullptr) out.tools = ReadTools(fields, *tools);
+  if (choice == nullptr || *choice == "auto" || fields.error()) return;
+  if (*choice == "none") return out.tools.clear();
+  std::string only;
+  const bool named = choice->is_object() && choice->contains("function") && (*choice)["function"].is_object() && (*choice)["function"].contains("name") &&
+                     (*choice)["function"]["name"].is_string();
+  if (named) only = (*choice)["function"]["name"].get<std::string>();
+  if (!named && *choice != "required") {
+    return fields.Fail("tool_choice", "'tool_choice' must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}");
   }
+  if (out.tools.empty()) return fields.Fail("tool_choice", "'tool_choice' needs 'tools'");
+  if (!out.sampling.grammar.empty()) return fields.Fail("tool_choice", "a forced tool call and another form of the answer exclude each other");
+  auto grammar = ToolCallGbnf(*tools, only);
+  if (!grammar.ok()) return fields.Fail(named ? "tool_choice" : "tools", grammar.status().message());
+  out.sampling.grammar = *std::move(grammar);
 }
 
 /// The text of a content that is a list of parts, joined by `separator`.
@@ -222,7 +238,8 @@ void ReadSampling(FieldReader& fields, const ModelCard& card, AnswerRequest& out
   ReadStops(fields, out);
   ReadLogitBias(fields, card.vocab, s);
   ReadStream(fields, out);
-  RefuseUnsupported(fields, out);
+  if (fields.Integer("min_tokens", 0, UINT32_MAX, number)) s.min_tokens = static_cast<uint32_t>(number);
+  s.grammar = ReadOutputGrammar(fields);
 }
 
 }  // namespace
@@ -260,7 +277,7 @@ std::optional<ApiError> ReadChatRequest(Json body, const TextCodec& codec, const
     FieldReader fields(body);
     if (auto error = CheckModel(fields, card)) return error;
     ReadSampling(fields, card, out);
-    ReadToolChoice(fields);
+    ReadToolChoice(fields, out);
     ReadMaxTokens(fields, {"max_completion_tokens", "max_tokens"}, 1, out);
     fields.Boolean("logprobs", out.logprobs);
     int64_t alternatives = 0;

@@ -133,6 +133,8 @@ struct Sampling {
   seed @9 :UInt64;
   logitBias @10 :List(LogitBias);
   logprobs @11 :Int32;
+  minTokens @12 :UInt32;
+  grammar @13 :Text;        # GBNF that the answer must follow; empty: any text
 }
 struct GenerateRequest {
   id @0 :UInt64;

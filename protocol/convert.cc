@@ -57,6 +57,8 @@ void WriteSampling(const SamplingParams& p, wire::Sampling::Builder out) {
   out.setNoRepeatNgram(p.no_repeat_ngram);
   out.setSeed(p.seed);
   out.setLogprobs(p.logprobs);
+  out.setMinTokens(p.min_tokens);
+  out.setGrammar(p.grammar);
   auto biases = out.initLogitBias(static_cast<uint32_t>(p.logit_bias.size()));
   uint32_t i = 0;
   for (const auto& [token, bias] : p.logit_bias) {
@@ -78,6 +80,8 @@ SamplingParams ReadSampling(wire::Sampling::Reader in) {
   p.no_repeat_ngram = in.getNoRepeatNgram();
   p.seed = in.getSeed();
   p.logprobs = in.getLogprobs();
+  p.min_tokens = in.getMinTokens();
+  p.grammar = ToString(in.getGrammar());
   for (const auto bias : in.getLogitBias()) p.logit_bias[bias.getToken()] = bias.getBias();
   return p;
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "worker/draft_batch.h"
+#include "worker/grammars.h"
 #include "worker/request_check.h"
 #include "worker/sampler.h"
 #include "worker/scheduler.h"
@@ -29,6 +30,7 @@ class EngineImpl final : public Engine {
         clock_(clock),
         block_tokens_(model.kv_layout().block_tokens),
         pool_blocks_(pool.stats().total),
+        grammars_(model.info().tokenizer_path, model.info().vocab),
         sampler_(model.info().vocab) {
     CHECK(pool.block_bytes() >= model.kv_layout().BlockBytes());
     CHECK(config.max_running > 0 && config.prefill_chunk_tokens > 0);
@@ -63,7 +65,7 @@ class EngineImpl final : public Engine {
   void FinishRun(const Run& run);
   bool AddToken(const Run& run, uint32_t row);
   void Advance(Sequence& sequence, uint32_t tokens);
-  std::optional<FinishReason> ReasonToEnd(const Sequence& sequence) const;
+  std::optional<FinishReason> ReasonToEnd(Sequence& sequence) const;
   void End(Sequence& sequence, FinishReason reason, const Status& status);
   void Sweep();
 
@@ -74,6 +76,7 @@ class EngineImpl final : public Engine {
   const Clock& clock_;
   const uint32_t block_tokens_;
   const size_t pool_blocks_;
+  Grammars grammars_;
 
   mutable std::mutex mutex_;  // guards the next eight; never held over a call to the listener, the model or a wait
   std::condition_variable wake_;
@@ -110,7 +113,8 @@ EngineImpl::~EngineImpl() {
 
 Status EngineImpl::Submit(EngineRequest request) {
   RETURN_IF_ERROR(CheckRequest(request, model_.info(), block_tokens_, pool_blocks_));
-  auto sequence = std::make_unique<Sequence>(std::move(request), block_tokens_, clock_.Now());
+  ASSIGN_OR_RETURN(Constraint constraint, MakeConstraint(request.request, model_.info().eos_ids, grammars_));
+  auto sequence = std::make_unique<Sequence>(std::move(request), std::move(constraint), block_tokens_, clock_.Now());
   const RequestId id = sequence->id();
   {
     std::lock_guard lock(mutex_);
@@ -410,7 +414,7 @@ void EngineImpl::Advance(Sequence& s, uint32_t tokens) {
 bool EngineImpl::AddToken(const Run& run, uint32_t row) {
   Sequence& s = *run.sequence;
   const size_t vocab = model_.info().vocab;
-  auto event = sampler_.Sample({run.logits + row * vocab, vocab}, s.request().sampling, s.history());
+  auto event = s.constraint().Sample(sampler_, {run.logits + row * vocab, vocab}, s.request().sampling, s.history());
   if (!event.ok()) {
     End(s, FinishReason::kError, event.status());
     return false;
@@ -435,12 +439,10 @@ bool EngineImpl::AddToken(const Run& run, uint32_t row) {
   return goes_on;
 }
 
-std::optional<FinishReason> EngineImpl::ReasonToEnd(const Sequence& s) const {
-  const GenerateRequest& request = s.request();
-  const auto among = [token = s.tokens().back()](const std::vector<TokenId>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
+std::optional<FinishReason> EngineImpl::ReasonToEnd(Sequence& s) const {
   if (s.origin().prefill_only) return FinishReason::kNone;
-  if ((!request.ignore_eos && among(model_.info().eos_ids)) || among(request.stop_tokens)) return FinishReason::kStop;
-  if (s.produced() >= request.max_tokens) return FinishReason::kLength;
+  if (s.constraint().Ended(s.history())) return FinishReason::kStop;
+  if (s.produced() >= s.request().max_tokens) return FinishReason::kLength;
   return std::nullopt;
 }
 

@@ -106,7 +106,7 @@ class Engine {
                                         const Clock& clock);
   virtual ~Engine() = default;
   /// max_tokens counts what this request adds, not request.generated. Errors: kInvalid (empty prompt, longer than the model
-  /// or the pool holds, token outside the vocabulary, bad sampling value: names it and the limit; an id that is in use),
+  /// or the pool holds, token outside the vocabulary, bad sampling value or grammar: names it and the limit; an id that is in use),
   /// kExhausted (queue full). On error the caller keeps its block references.
   virtual Status Submit(EngineRequest request) = 0;
   /// Idempotent; OnEnd(kCancelled) follows at the next step unless the request has ended.

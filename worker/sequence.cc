@@ -17,8 +17,8 @@ Instant DeadlineOf(const GenerateRequest& request, Instant submitted) {
 
 }  // namespace
 
-Sequence::Sequence(EngineRequest request, uint32_t block_tokens, Instant submitted)
-    : origin_(std::move(request)),
+Sequence::Sequence(EngineRequest request, Constraint bounds, uint32_t block_tokens, Instant submitted)
+    : origin_(std::move(request)), constraint_(std::move(bounds)),
       block_tokens_(block_tokens),
       prompt_tokens_(static_cast<uint32_t>(origin_.request.prompt.size())),
       submitted_(submitted),

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "kvstore/block_pool.h"
+#include "worker/constraint.h"
 #include "worker/engine.h"
 #include "worker/penalties.h"
 #include "worker/speculation.h"
@@ -19,7 +20,7 @@ namespace baton {
 class Sequence {
  public:
   /// Takes over the references on request.blocks. The key chain of the prompt is computed here, on the submitter's thread.
-  Sequence(EngineRequest request, uint32_t block_tokens, Instant submitted);
+  Sequence(EngineRequest request, Constraint bounds, uint32_t block_tokens, Instant submitted);
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
@@ -35,6 +36,7 @@ class Sequence {
   uint32_t produced() const { return size() - prompt_tokens_; }
   SamplingHistory history() const { return {tokens_, size_t{origin_.request.generated} + produced()}; }
   void Append(TokenId token) { tokens_.push_back(token); }
+  Constraint& constraint() { return constraint_; }
 
   const std::vector<BlockId>& blocks() const { return blocks_; }
   std::span<std::byte* const> data() const { return data_; }
@@ -86,6 +88,7 @@ class Sequence {
   BlockKey ParentOf(size_t depth) const { return depth == 0 ? origin_.root : keys_[depth - 1]; }
 
   const EngineRequest origin_;
+  Constraint constraint_;
   const uint32_t block_tokens_, prompt_tokens_;
   const Instant submitted_, deadline_;
   std::vector<TokenId> tokens_;
