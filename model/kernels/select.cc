@@ -4,7 +4,11 @@ namespace baton {
 
 size_t AttentionTask::ScratchFloats(const KvLayout& layout, uint32_t rows, uint32_t group) {
   const size_t dim = RoundUp(layout.head_dim, 16), queries = size_t{rows} * group;
-  return 2 * dim * kAttentionTile + queries * (2 * dim + 2);
+  return 2 * dim * kAttentionTile + queries * (3 * dim + 4);
+}
+
+size_t AttentionTask::SpanFloats(const KvLayout& layout, uint32_t rows, uint32_t group, uint32_t positions) {
+  return CeilDiv(positions, kAttentionSpan) * rows * group * (RoundUp(layout.head_dim, 16) + 2);
 }
 
 Result<const Kernels*> SelectKernels(std::string_view isa) {
