@@ -34,9 +34,10 @@ struct EngineOptions {
   uint64_t kv_bytes = 512ull << 20;
 };
 struct StoreOptions {
-  std::string path, compression = "none", policy = "lru";
+  std::string path, compression = "none", policy = "cost", key_file;
   uint64_t memory_bytes = 256ull << 20, disk_bytes = 8ull << 30;
   double ttl_s = 0;
+  uint64_t scrub_bytes_per_s = 8ull << 20;
 };
 struct TransportOptions {
   std::string kind = "auto";

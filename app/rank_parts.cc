@@ -194,6 +194,8 @@ void StoreRole::RefreshMetrics() {
   set("baton_store_hits", "Blocks read, since the start", "disk", s.hits_disk);
   Metrics& m = context_.metrics;
   m.Gauge("baton_store_corrupt_blocks", "Blocks that did not verify, since the start").Set(static_cast<double>(s.corrupt));
+  m.Gauge("baton_store_quarantined_blocks", "Blocks on disk that did not verify and were moved aside, since the start").Set(static_cast<double>(s.quarantined));
+  m.Gauge("baton_store_scrubbed_blocks", "Blocks on disk that were read and checked in the background, since the start").Set(static_cast<double>(s.scrubbed));
   m.Gauge("baton_store_evictions", "Blocks given up for new ones, since the start").Set(static_cast<double>(s.evictions));
   m.Gauge("baton_store_evicted_age_seconds", "Age of the block given up last").Set(s.evicted_age_s);
   m.Gauge("baton_store_dirty_blocks", "Blocks taken and not yet on disk").Set(static_cast<double>(s.blocks_dirty));
@@ -210,6 +212,8 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   config.compression = options.compression;
   config.policy = options.policy;
   config.ttl_s = options.ttl_s;
+  config.key_file = options.key_file;
+  config.scrub_bytes_per_s = options.scrub_bytes_per_s;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, OpenBlockStore(config));
   ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(std::max(kStagingBytes, 16 * identity.block_bytes), identity.block_bytes, "the store's staging memory"));
   return std::make_unique<StoreRole>(context, std::move(store), std::move(staging));

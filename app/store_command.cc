@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -22,7 +23,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct StoreCommand {
-  std::string path, model, kv_dtype, numerics, output, tokens_file, compression = "none";
+  std::string path, model, kv_dtype, numerics, output, tokens_file, key_file, compression = "none";
   std::vector<std::string> files, keys;
   uint64_t disk_bytes = 0, bytes_per_s = 0;
   uint32_t block_tokens = 64;
@@ -50,6 +51,7 @@ Result<std::unique_ptr<BlockStore>> Open(const StoreCommand& c, bool read_only, 
   config.identity = identity;
   config.compression = c.compression;
   config.ttl_s = c.ttl_s;
+  config.key_file = c.key_file;
   config.memory_bytes = 64_MiB;
   config.disk_bytes = c.disk_bytes == 0 ? 1ull << 44 : c.disk_bytes;  // not given: whatever is there stays
   return OpenBlockStore(config);
@@ -84,6 +86,13 @@ std::vector<BlockListing> ChainEnds(const std::vector<BlockListing>& rows) {
   return out;
 }
 
+uint64_t CountFiles(const std::string& folder) {
+  std::error_code error;
+  uint64_t files = 0;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) ++files;
+  return files;
+}
+
 Status Statistics(const StoreCommand& c) {
   ASSIGN_OR_RETURN(const auto store, Open(c, true));
   const auto rows = store->List();
@@ -94,7 +103,7 @@ Status Statistics(const StoreCommand& c) {
     tokens += row.tokens;
   }
   Print(c, {{"path", c.path}, {"identity", store->identity()}, {"blocks", rows.size()}, {"chains", ChainEnds(rows).size()}, {"tokens", tokens},
-            {"bytes", bytes}, {"disk_bytes", disk_bytes}});
+            {"bytes", bytes}, {"disk_bytes", disk_bytes}, {"quarantined", CountFiles(c.path + "/quarantine")}});
   return OkStatus();
 }
 
@@ -104,9 +113,9 @@ Status Check(const StoreCommand& c, bool drop) {
   ASSIGN_OR_RETURN(const ScrubReport report, store->Scrub(c.bytes_per_s, {}));
   for (const BlockKey& key : report.corrupt_keys) Print(c, {{"key", key.ToHex()}, {"ok", false}});
   const uint64_t at_start = drop ? store->stats().corrupt - report.corrupt : 0;
-  Print(c, {{"checked", report.checked}, {"bytes", report.bytes}, {"corrupt", report.corrupt + at_start}});
+  Print(c, {{"checked", report.checked}, {"bytes", report.bytes}, {"corrupt", report.corrupt + at_start}, {"locked", report.locked}});
   if (drop || report.corrupt == 0) return OkStatus();
-  return DataLossError("{} of {} blocks do not verify; `baton store scrub --path {}` drops them", report.corrupt, report.checked, c.path);
+  return DataLossError("{} of {} blocks do not verify; `baton store scrub --path {}` moves them aside", report.corrupt, report.checked, c.path);
 }
 
 Status CollectGarbage(const StoreCommand& c) {
@@ -259,6 +268,7 @@ CLI::App* AddAction(CLI::App& store, const std::shared_ptr<StoreCommand>& comman
                     const char* help, StoreAction action) {
   CLI::App* app = store.add_subcommand(name, help);
   app->add_option("--path", command->path, "folder of the store")->required();
+  app->add_option("--key-file", command->key_file, "keys of a folder whose blocks are sealed (store.key_file)");
   app->add_flag("--json", command->json, "one JSON object a line");
   app->callback([command, &context, action = std::move(action)] {
     LogConfig log;
@@ -283,7 +293,7 @@ void AddStoreCommand(CLI::App& program, CommandContext& context) {
   add("stat", "blocks, chains, bytes and the model the folder is bound to", Statistics);
   add("verify", "reads and checks every block; exit code 1 when one does not verify", [](const StoreCommand& c) { return Check(c, false); })
       ->add_option("--bytes-per-s", c.bytes_per_s, "rate limit; 0: none");
-  add("scrub", "like verify, and drops what does not verify", [](const StoreCommand& c) { return Check(c, true); })
+  add("scrub", "like verify, and moves what does not verify aside (quarantine/)", [](const StoreCommand& c) { return Check(c, true); })
       ->add_option("--bytes-per-s", c.bytes_per_s, "rate limit; 0: none");
   CLI::App* gc = add("gc", "drops what is too old or beyond a quota, compacts the index, gives free space back", CollectGarbage);
   gc->add_option("--ttl-s", c.ttl_s, "age in seconds above which blocks go; 0: none")->check(CLI::NonNegativeNumber);

@@ -37,6 +37,7 @@ struct IndexEntry {
   DiskPlace disk;
   bool dirty = false;   // waits for the disk
   bool pinned = false;
+  uint16_t key_slot = 0;  // of the key it is sealed with on disk (kvstore/key_ring.h), also of a chain's root; 0 = not sealed
   uint64_t ticket = 0;  // of the put that brought it; 0 = found on disk at start
   std::shared_ptr<const MemoryBlock> memory;
 

@@ -71,8 +71,11 @@ Result<ScrubReport> LocalStore::Scrub(uint64_t bytes_per_s, const std::function<
     buffer.resize(index_[id].raw_bytes);
     const Status status = ReadDisk(lock, id, buffer, nullptr);
     ++report.checked;
+    ++counters_.scrubbed;
     report.bytes += buffer.size();
-    if (!status.ok() && status.code() != StatusCode::kAborted) {
+    if (status.code() == StatusCode::kNotFound) {
+      ++report.locked;
+    } else if (!status.ok() && status.code() != StatusCode::kAborted) {
       ++report.corrupt;
       report.corrupt_keys.push_back(key);
     }
@@ -85,6 +88,14 @@ Result<ScrubReport> LocalStore::Scrub(uint64_t bytes_per_s, const std::function<
     if (stop != nullptr && stop()) break;
   }
   return report;
+}
+
+void LocalStore::ScrubLoop() {
+  for (bool stop = false; !stop;) {
+    (void)Scrub(config_.scrub_bytes_per_s, [this] { return stop_; });  // asked with the mutex held
+    Lock lock(mutex_);
+    stop = progress_.wait_for(lock, FromSeconds(config_.scrub_pause_s), [this] { return stop_; });
+  }
 }
 
 Result<GcReport> LocalStore::Gc() {
