@@ -153,13 +153,14 @@ kj::Promise<void> WorkerRole::Drained() {
   return PollUntil(context_.timer(), [this] { return worker_->open_calls == 0 && engine_->open_requests() == 0; }).then([this]() { return store_->Drained(); });
 }
 
-StoreRole::StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, PoolMemory staging)
-    : context_(context), store_(std::move(store)), staging_(std::move(staging)), io_(std::make_unique<TaskThreads>(kStoreIoThreads)) {}
+StoreRole::StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, std::unique_ptr<HoldTable> holds, PoolMemory staging)
+    : context_(context), store_(std::move(store)), holds_(std::move(holds)), staging_(std::move(staging)),
+      io_(std::make_unique<TaskThreads>(kStoreIoThreads)) {}
 
 void StoreRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self) {
   transfer_.emplace(TransferContext{context_.loop, context_.clock, *staging_.pool, pump, ids, FromSeconds(context_.config.transport.transfer_timeout_s),
                                     self.id, self.incarnation});
-  client_ = kj::heap<StoreService>(*transfer_, *store_, *io_);
+  client_ = kj::heap<StoreService>(*transfer_, *store_, *holds_, *io_);
 }
 
 std::vector<HeldChange> StoreRole::Changes(bool snapshot) {
@@ -189,6 +190,15 @@ void StoreRole::RefreshMetrics() {
   m.Gauge("baton_store_evictions", "Blocks given up for new ones, since the start").Set(static_cast<double>(s.evictions));
   m.Gauge("baton_store_evicted_age_seconds", "Age of the block given up last").Set(s.evicted_age_s);
   m.Gauge("baton_store_dirty_blocks", "Blocks taken and not yet on disk").Set(static_cast<double>(s.blocks_dirty));
+  m.Gauge("baton_store_pinned_blocks", "Blocks kept from eviction for cache handles").Set(static_cast<double>(s.pinned));
+  const auto held = holds_->tenants();
+  for (const auto& [tenant, holds] : held) held_tenants_.insert(tenant);
+  for (const std::string& tenant : held_tenants_) {  // one whose last handle has gone is shown as 0
+    const auto found = held.find(tenant);
+    const TenantHolds holds = found == held.end() ? TenantHolds() : found->second;
+    m.Gauge("baton_store_held_bytes", "Bytes kept for the cache handles of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(holds.bytes));
+    m.Gauge("baton_store_held_caches", "Cache handles of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(holds.records));
+  }
 }
 
 Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity) {
@@ -203,8 +213,14 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   config.policy = options.policy;
   config.ttl_s = options.ttl_s;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, OpenBlockStore(config));
+  HoldLimits limits;
+  if (!options.path.empty()) limits.folder = options.path + "/handles";
+  limits.block_bytes = identity.block_bytes;
+  limits.tenant_bytes = options.tenant_hold_bytes;
+  auto holds = std::make_unique<HoldTable>(*store, context.clock, std::move(limits));
+  RETURN_IF_ERROR(holds->Load());
   ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(std::max(kStagingBytes, 16 * identity.block_bytes), identity.block_bytes, "the store's staging memory"));
-  return std::make_unique<StoreRole>(context, std::move(store), std::move(staging));
+  return std::make_unique<StoreRole>(context, std::move(store), std::move(holds), std::move(staging));
 }
 
 namespace {

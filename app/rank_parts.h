@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "app/cluster_backend.h"
@@ -98,7 +99,7 @@ class WorkerRole {
 
 class StoreRole {
  public:
-  StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, PoolMemory staging);
+  StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, std::unique_ptr<HoldTable> holds, PoolMemory staging);
   ArenaMemory arena() const { return staging_.arena.memory(); }
   void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
   wire::Store::Client client() { return client_; }
@@ -109,9 +110,11 @@ class StoreRole {
  private:
   RankContext& context_;
   std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<HoldTable> holds_;
   PoolMemory staging_;
   std::optional<TransferContext> transfer_;
   std::unique_ptr<TaskThreads> io_;
+  std::set<std::string> held_tenants_;  // that have a gauge
   wire::Store::Client client_ = nullptr;
 };
 

@@ -14,6 +14,7 @@
 
 #include "base/block_key.h"
 #include "base/bytes.h"
+#include "base/cache_record.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/status.h"
@@ -113,6 +114,10 @@ class BlockStore {
   /// before stay pinned.
   virtual Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) = 0;
   virtual void Unpin(std::span<const BlockKey> keys) = 0;
+  /// Most bytes that may be pinned at a time.
+  virtual uint64_t max_pinned_bytes() const = 0;
+  /// What of `keys`, a chain, is held now and where. Counts as no use.
+  virtual HeldBlocks Describe(std::span<const BlockKey> keys) = 0;
   /// Forgets a block, in both tiers and for good; pinned or not. kNotFound when it is not held.
   virtual Status Remove(const BlockKey& key) = 0;
 

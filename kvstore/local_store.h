@@ -42,6 +42,8 @@ class LocalStore final : public BlockStore {
   Status Flush() override;
   Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) override;
   void Unpin(std::span<const BlockKey> keys) override;
+  uint64_t max_pinned_bytes() const override;
+  HeldBlocks Describe(std::span<const BlockKey> keys) override;
   Status Remove(const BlockKey& key) override;
   std::vector<BlockStoreEvent> DrainEvents() override;
   std::vector<BlockKey> Keys() const override;

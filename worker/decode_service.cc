@@ -37,6 +37,7 @@ class DecodeCall final : public EngineClient {
   Status Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests);
   kj::Promise<void> PrefillHere();
   kj::Promise<void> Start();
+  void KeepBlocks();
   void SendRoute(const RequestStats& stats);
   void SendTokens(const TokenEvent* tokens, size_t count);
   void OnTokens(const std::vector<TokenEvent>& tokens) override;
@@ -192,7 +193,20 @@ kj::Promise<void> DecodeCall::PrefillHere() {
   });
 }
 
+/// For a cache handle: what was not computed here goes to the store as well, which takes what it lacks.
+void DecodeCall::KeepBlocks() {
+  for (uint32_t i = 0; i < std::min(chain_.size(), blocks_.size()); ++i) {
+    const BlockId block = blocks_.ids()[i];
+    const auto digest = context_.pool.DigestOf(block);
+    if (!digest) continue;  // the same block is published from elsewhere; a later request of the handle's finds that one
+    const auto first = request_.request.prompt.begin() + static_cast<ptrdiff_t>(size_t{i} * block_tokens());
+    context_.pool.Ref(block);
+    store_.PutBehind({block, chain_[i], i == 0 ? request_.root : chain_[i - 1], *digest, i, {first, first + block_tokens()}}, chain_.front());
+  }
+}
+
 kj::Promise<void> DecodeCall::Start() {
+  if (request_.request.keep) KeepBlocks();
   EngineRequest request;
   request.request = request_.request;
   request.root = request_.root;
