@@ -191,6 +191,16 @@ void StoreRole::RefreshMetrics() {
   m.Gauge("baton_store_evicted_age_seconds", "Age of the block given up last").Set(s.evicted_age_s);
   m.Gauge("baton_store_dirty_blocks", "Blocks taken and not yet on disk").Set(static_cast<double>(s.blocks_dirty));
   m.Gauge("baton_store_pinned_blocks", "Blocks kept from eviction for cache handles").Set(static_cast<double>(s.pinned));
+  for (const auto& [tenant, use] : store_->tenants()) {
+    m.Gauge("baton_store_tenant_bytes", "Bytes that the blocks of a tenant take", {{"tenant", tenant}}).Set(static_cast<double>(use.bytes));
+    m.Gauge("baton_store_tenant_blocks", "Blocks of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(use.blocks));
+  }
+  if (!expiring_.exchange(true)) {  // holds end in time even if nobody asks for one
+    io_->Post([this] {
+      holds_->Expire();
+      expiring_ = false;
+    });
+  }
   const auto held = holds_->tenants();
   for (const auto& [tenant, holds] : held) held_tenants_.insert(tenant);
   for (const std::string& tenant : held_tenants_) {  // one whose last handle has gone is shown as 0
@@ -212,6 +222,7 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   config.compression = options.compression;
   config.policy = options.policy;
   config.ttl_s = options.ttl_s;
+  config.tenant_bytes = options.tenant_bytes;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, OpenBlockStore(config));
   HoldLimits limits;
   if (!options.path.empty()) limits.folder = options.path + "/handles";
@@ -225,11 +236,13 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
 
 namespace {
 
-GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
+GatewayConfig MakeGatewayConfig(const GatewayOptions& options, std::vector<TenantKey> tenants) {
   GatewayConfig config;
   config.host = options.host;
   config.port = static_cast<uint16_t>(options.port);
   config.api_keys = options.api_keys;
+  config.tenants = std::move(tenants);
+  config.cache_ttl_s = options.cache_ttl_s;
   config.admin_key = options.admin_key;
   config.max_connections = options.max_connections;
   config.max_body_bytes = options.max_body_bytes;
@@ -241,18 +254,31 @@ GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
 
 }  // namespace
 
+const std::string& TenantSecret(const Config& config) {
+  return config.gateway.tenant_secret.empty() ? config.cluster.key : config.gateway.tenant_secret;
+}
+
 std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession& session) {
   ClusterBackendConfig config;
   config.model_name = context.config.model.name;
-  config.tenant_secret = context.config.cluster.key;
+  config.tenant_secret = TenantSecret(context.config);
   return std::make_unique<ClusterBackend>(std::move(config), context.timer(), context.clock, context.metrics, context.peers, session, context.members);
 }
 
-GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session)
+Result<std::vector<TenantKey>> ReadTenants(const GatewayOptions& options) {
+  std::vector<TenantKey> tenants;
+  for (const std::string& text : options.tenants) {
+    ASSIGN_OR_RETURN(TenantKey tenant, ParseTenantKey(text));
+    tenants.push_back(std::move(tenant));
+  }
+  return tenants;
+}
+
+GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session, std::vector<TenantKey> tenants)
     : context_(context),
       codec_(std::move(codec)),
       backend_(MakeBackend(context, session)),
-      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, *backend_, *codec_, MakeGatewayConfig(context.config.gateway)) {}
+      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, *backend_, *codec_, MakeGatewayConfig(context.config.gateway, std::move(tenants))) {}
 
 std::string GatewayRole::url() const { return fmt::format("http://{}:{}", context_.config.gateway.host, gateway_.port()); }
 

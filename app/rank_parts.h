@@ -3,6 +3,7 @@
 
 #include <kj/async-io.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <set>
@@ -113,6 +114,7 @@ class StoreRole {
   std::unique_ptr<HoldTable> holds_;
   PoolMemory staging_;
   std::optional<TransferContext> transfer_;
+  std::atomic<bool> expiring_{false};
   std::unique_ptr<TaskThreads> io_;
   std::set<std::string> held_tenants_;  // that have a gauge
   wire::Store::Client client_ = nullptr;
@@ -121,11 +123,15 @@ class StoreRole {
 /// Errors of opening: as OpenBlockStore's.
 Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity);
 
+/// The key of the tenants' salts.
+const std::string& TenantSecret(const Config& config);
+/// kInvalid: an entry of gateway.tenants is none.
+Result<std::vector<TenantKey>> ReadTenants(const GatewayOptions& options);
 std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession& session);
 
 class GatewayRole {
  public:
-  GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session);
+  GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session, std::vector<TenantKey> tenants);
   /// Binds the HTTP port. Errors: kInvalid or kUnavailable (in use: says which option to change).
   kj::Promise<Status> Listen() { return gateway_.Listen(); }
   /// Resolves once requests can be served.

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/bytes.h"
+#include "base/hash.h"
 #include "base/ids.h"
 
 namespace baton {
@@ -32,6 +34,11 @@ inline bool IsCacheId(std::string_view id) {
 
 /// The tenant without the mark of a cache_salt: who owns and pays.
 inline std::string_view BaseTenant(std::string_view tenant) { return tenant.substr(0, tenant.find('/')); }
+
+/// The tenant whose key chain a request's blocks are in: a client's salt only chooses among the tenant's chains.
+inline std::string SaltedTenant(const std::string& tenant, std::string_view cache_salt) {
+  return cache_salt.empty() ? tenant : tenant + "/" + HexEncode(Sha256(AsBytes(cache_salt))).substr(0, 16);
+}
 
 /// What a store has of a handle's blocks.
 struct HeldBlocks {

@@ -3,8 +3,6 @@
 
 #include <utility>
 
-#include "base/bytes.h"
-#include "base/hash.h"
 #include "gateway/cache_request.h"
 #include "gateway/endpoints.h"
 #include "gateway/json_text.h"
@@ -75,10 +73,6 @@ kj::Promise<void> Fork(HttpExchange& exchange, const std::string& id, CacheReque
 }
 
 }  // namespace
-
-std::string SaltedTenant(const std::string& tenant, const std::string& cache_salt) {
-  return cache_salt.empty() ? tenant : tenant + "/" + HexEncode(Sha256(AsBytes(cache_salt))).substr(0, 16);
-}
 
 kj::Promise<void> CreateCache(HttpExchange& exchange, const std::string&) {
   GatewayState& state = exchange.state();

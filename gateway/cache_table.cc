@@ -1,6 +1,7 @@
 #include "gateway/cache_table.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace baton {

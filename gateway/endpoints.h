@@ -47,8 +47,6 @@ kj::Promise<void> ListCaches(HttpExchange& exchange, const std::string&);
 kj::Promise<void> GetCache(HttpExchange& exchange, const std::string& id);
 kj::Promise<void> DeleteCache(HttpExchange& exchange, const std::string& id);
 kj::Promise<void> ChangeCache(HttpExchange& exchange, const std::string& path);
-/// The tenant whose key chain a request's blocks are in: the client's text only chooses among chains, its mark is the server's.
-std::string SaltedTenant(const std::string& tenant, const std::string& cache_salt);
 // info_endpoints.cc
 kj::Promise<void> WebPage(HttpExchange& exchange, const std::string&);
 kj::Promise<void> OpenApi(HttpExchange& exchange, const std::string&);

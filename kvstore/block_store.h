@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,6 +32,7 @@ struct BlockHeader {
   uint32_t depth = 0;              // position in its chain, 0 = first block
   std::vector<TokenId> token_ids;  // of this block; lets `store export` name what it holds
   std::string extra;               // carried unread, for example the rope_delta of a prefix with images
+  std::string tenant;              // on a chain's first block when it is put: whose the chain is; kept by root, not in the record
 
   static constexpr size_t kMaxTokenIds = 4096, kMaxExtraBytes = 64 << 10;
   friend bool operator==(const BlockHeader&, const BlockHeader&) = default;
@@ -66,6 +68,11 @@ enum class Durability : uint8_t {
   kMemory,   // taken; written behind at once, but a crash before that loses it
   kWritten,  // survives the process's death (kill -9)
   kSynced,   // survives the machine's power loss
+};
+
+/// What one tenant's blocks take, in memory and on disk once each.
+struct TenantUse {
+  uint64_t blocks = 0, bytes = 0;
 };
 
 /// A row of `baton store ls`.
@@ -118,6 +125,12 @@ class BlockStore {
   virtual uint64_t max_pinned_bytes() const = 0;
   /// What of `keys`, a chain, is held now and where. Counts as no use.
   virtual HeldBlocks Describe(std::span<const BlockKey> keys) = 0;
+  /// A block's header; counts as no use. kNotFound, and what Read gives for one that does not verify.
+  virtual Result<BlockHeader> Peek(const BlockKey& key) = 0;
+  /// When the block was given up last, in seconds since 1970, if that is remembered and it has not come again.
+  virtual std::optional<double> EvictedAt(const BlockKey& key) const = 0;
+  /// By tenant; "" are chains of no named tenant. Empty where quotas are off (BlockStoreConfig::tenant_bytes).
+  virtual std::map<std::string, TenantUse> tenants() const = 0;
   /// Forgets a block, in both tiers and for good; pinned or not. kNotFound when it is not held.
   virtual Status Remove(const BlockKey& key) = 0;
 
@@ -146,6 +159,7 @@ struct BlockStoreConfig {
   std::string compression = "none";          // none, zstd, lz4
   std::string policy = "lru";                // lru, s3fifo, cost
   double ttl_s = 0;                          // 0 = for ever
+  uint64_t tenant_bytes = 0;                 // of one tenant's blocks: above it, its own make room; 0 = no quota
   double wait_s = 30;                        // how long a put or Flush may wait for the disk
   double sync_interval_s = 1;                // what was written is synced at latest after this time: the power-loss window
   bool read_only = false;                    // for a look at a folder, even while another process serves it; puts are refused

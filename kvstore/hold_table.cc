@@ -143,6 +143,12 @@ void HoldTable::Count(const Entry& entry) {
     if (++holds_[key] == 1) ++tenant.blocks;
   }
   tenant.bytes = tenant.blocks * limits_.block_bytes;
+  Show();
+}
+
+void HoldTable::Show() {
+  std::lock_guard lock(shown_mutex_);
+  shown_ = {tenants_.begin(), tenants_.end()};
 }
 
 void HoldTable::Uncount(const Entry& entry) {
@@ -157,6 +163,7 @@ void HoldTable::Uncount(const Entry& entry) {
   tenant->second.blocks -= free.size();
   tenant->second.bytes = tenant->second.blocks * limits_.block_bytes;
   if (--tenant->second.records == 0) tenants_.erase(tenant);
+  Show();
   store_.Unpin(free);
 }
 
@@ -204,10 +211,9 @@ std::vector<CacheRecord> HoldTable::Find(std::string_view tenant, const std::str
   return {entry->second.record};
 }
 
-std::map<std::string, TenantHolds, std::less<>> HoldTable::tenants() {
-  std::lock_guard lock(mutex_);
-  ExpireNow();
-  return tenants_;
+std::map<std::string, TenantHolds> HoldTable::tenants() const {
+  std::lock_guard lock(shown_mutex_);
+  return shown_;
 }
 
 /// One line with the XXH3-64 of the rest, then a JSON object.

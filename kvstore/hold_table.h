@@ -30,7 +30,7 @@ struct TenantHolds {
   uint64_t records = 0, blocks = 0, bytes = 0;
 };
 
-/// Thread: any; one mutex, which is held while a record's file is written.
+/// Thread: any, but loops only `tenants`: the others wait for a record that is being written to disk.
 class HoldTable {
  public:
   HoldTable(BlockStore& store, const Clock& clock, HoldLimits limits);
@@ -52,7 +52,8 @@ class HoldTable {
   std::vector<CacheRecord> Find(std::string_view tenant, const std::string& id);
   /// Lets go of what has expired; every other method does so first.
   void Expire();
-  std::map<std::string, TenantHolds, std::less<>> tenants();
+  /// As of the last call of the others.
+  std::map<std::string, TenantHolds> tenants() const;
 
  private:
   struct Entry {
@@ -66,6 +67,7 @@ class HoldTable {
   Status Check(const CacheRecord& record, std::span<const BlockKey> keys) const;
   Status CheckRoom(const CacheRecord& record, std::span<const BlockKey> keys);
   Status PinAll(const CacheRecord& record, std::span<const BlockKey> keys);
+  void Show();
   void Count(const Entry& entry);
   void Uncount(const Entry& entry);
   void Drop(Entries::iterator entry, bool forget_file);
@@ -80,6 +82,8 @@ class HoldTable {
   Entries entries_;
   std::unordered_map<BlockKey, uint32_t> holds_;  // entries that name a block
   std::map<std::string, TenantHolds, std::less<>> tenants_;
+  mutable std::mutex shown_mutex_;
+  std::map<std::string, TenantHolds> shown_;  // a copy of tenants_
 };
 
 }  // namespace baton

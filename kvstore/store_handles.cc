@@ -1,6 +1,8 @@
 // The store service's calls about cache handles.
+#include <algorithm>
 #include <utility>
 
+#include "kvstore/explain.h"
 #include "kvstore/io_call.h"
 #include "kvstore/store_service.h"
 #include "protocol/convert.h"
@@ -54,6 +56,24 @@ kj::Promise<void> StoreService::holds(HoldsContext context) {
     auto out = results.initRecords(static_cast<uint32_t>(records.size()));
     for (uint32_t i = 0; i < records.size(); ++i) WriteCacheRecord(records[i], out[i]);
   });
+}
+
+kj::Promise<void> StoreService::explain(ExplainContext context) {
+  const auto params = context.getParams();
+  const auto root = ReadKey(params.getRoot());
+  const uint32_t block_tokens = params.getBlockTokens();
+  if (!root.ok() || block_tokens == 0 || params.getTokens().size() > kMaxRecordTokens) {
+    WriteStatus(root.ok() ? InvalidError("{} tokens in blocks of {} cannot be explained", params.getTokens().size(), block_tokens) : root.status(),
+                context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
+  return OnIoThread(context_, io_, [&store = store_, root = *root, tokens = ReadTokens(params.getTokens()), block_tokens]() {
+           std::string json = "{\"blocks\":[";
+           const auto verdicts = ExplainBlocks(store, root, tokens, block_tokens);
+           for (const BlockVerdict& verdict : verdicts) json += (verdict.depth == 0 ? "" : ",") + VerdictJson(verdict);
+           return json + "]}";
+         })
+      .then([context](std::string json) mutable { context.getResults().setJson(json); });
 }
 
 }  // namespace baton

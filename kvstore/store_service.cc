@@ -31,6 +31,7 @@ Result<BlockHeader> ReadHeader(wire::BlockHeader::Reader in) {
   header.depth = in.getDepth();
   if (in.getTokenIds().size() > BlockHeader::kMaxTokenIds) return InvalidError("a block of {} tokens is too long", in.getTokenIds().size());
   header.token_ids = ReadTokens(in.getTokenIds());
+  header.tenant = ToString(in.getTenant());
   return Result<BlockHeader>(std::move(header));
 }
 

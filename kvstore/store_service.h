@@ -29,6 +29,7 @@ class StoreService final : public wire::Store::Server {
   kj::Promise<void> hold(HoldContext context) override;
   kj::Promise<void> release(ReleaseContext context) override;
   kj::Promise<void> holds(HoldsContext context) override;
+  kj::Promise<void> explain(ExplainContext context) override;
 
  private:
   TransferContext& context_;

@@ -208,6 +208,7 @@ struct BlockHeader {
   tokens @3 :UInt32;
   depth @4 :UInt32;
   tokenIds @5 :List(Int32);
+  tenant @6 :Text;          # on a chain's first block: whose it is, without the mark of a cache_salt
 }
 struct CacheRecord {        # a cache handle: which tokens' blocks are held, for whom and how long
   id @0 :Text;
@@ -238,7 +239,7 @@ interface Store {
   release @6 (id :Text) -> (status :WireStatus);
   holds @7 (tenant :Text, id :Text, after :Text) -> (records :List(CacheRecord), more :Bool);
   # A tenant's records (its salts' included) behind the id `after`, in order of their ids; an `id` asks for that one only.
-  explain @8 (root :Data, tokens :List(Int32)) -> (status :WireStatus, json :Text);
+  explain @8 (root :Data, tokens :List(Int32), blockTokens :UInt32) -> (status :WireStatus, json :Text);
   # For each full block of the tokens: where it is, or why it is not.
 }
 interface StoreLease {

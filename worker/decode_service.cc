@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/cache_record.h"
 #include "base/log.h"
 #include "kvstore/incoming_transfer.h"
 #include "protocol/convert.h"
@@ -73,6 +74,7 @@ kj::Promise<void> DecodeCall::Run() {
   if (!received.ok()) return Fail(received.status());
   request_ = std::move(*received);
   if (request_.request.prompt.empty()) return Fail(InvalidError("the prompt is empty"));
+  store_.Know(request_.root, BaseTenant(request_.request.tenant));
   for (const auto member : params.getPrefill()) {
     auto worker = ReadMember(member);
     if (worker.ok()) prefill_workers_.push_back(std::move(*worker));
