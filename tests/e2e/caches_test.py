@@ -243,6 +243,39 @@ def test_two_tenants_never_meet():
         assert keys
 
 
+def test_a_chat_in_one_process():
+    with Baton(ranks=0, model=MODEL) as baton:
+        system = {"role": "system", "content": "You answer in rhymes. " * 40}
+        handle = made(baton, {"messages": [system]})
+        assert handle["blocks"] >= 2 and handle["held_blocks"] == handle["blocks"], handle
+        for question in ("What is the sea?", "Who keeps the light?"):
+            body = {"messages": [system, {"role": "user", "content": question}], "max_tokens": 8, "temperature": 0, "logprobs": True}
+            answer = baton.ask("/v1/chat/completions", dict(body, cache_id=handle["id"]))
+            assert cached(answer) >= handle["blocks"] * BLOCK, answer["usage"]
+            reference = baton.ask("/v1/chat/completions", dict(body, cache_salt=question))
+            assert answer["choices"] == reference["choices"] and cached(reference) == 0
+        status, error = call(baton, "POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "cache_id": handle["id"]})
+        assert status == 422 and error["error"]["code"] == "cache_mismatch", error
+
+
+def test_many_at_once_use_one_handle():
+    with server() as baton:
+        prefix = tokens(270)
+        handle = made(baton, {"tokens": prefix})
+        prompts = [prefix + tokens(20 + i, 300 + i) for i in range(12)]
+        answers = in_parallel([lambda p=p: complete(baton, {"prompt": p, "cache_id": handle["id"], "return_cache": True}) for p in prompts])
+        for prompt, answer in zip(prompts, answers):
+            assert cached(answer) == 4 * BLOCK, answer["usage"]
+            assert bits(answer) == cold(baton, prompt)
+        ids = {a["cache_id"] for a in answers}
+        assert len(ids) == 12
+        held = {c["id"]: c for c in call(baton, "GET", "/v1/caches")[1]["data"]}
+        assert ids | {handle["id"]} == set(held) and all(c["held_blocks"] == c["blocks"] for c in held.values()), held
+        in_parallel([lambda i=i: call(baton, "DELETE", "/v1/caches/" + i) for i in held])
+        assert call(baton, "GET", "/v1/caches")[1]["data"] == []
+        until("nothing is pinned", lambda: sum(metric(baton, "baton_store_pinned_blocks").values()) == 0)
+
+
 def test_explain():
     with tempfile.TemporaryDirectory(prefix="baton-explain-") as folder:
         import subprocess

@@ -1,6 +1,8 @@
 // The books of cache handles: owners, expiry, deletion, and what is told of what is not there.
 #include "gateway/cache_table.h"
 
+#include "base/random.h"
+
 namespace baton {
 namespace {
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/random.h"
 #include "store_support.h"
 
 namespace baton {
@@ -28,6 +29,10 @@ class HoldTableTest : public ::testing::Test {
     BlockStoreDeps deps;
     deps.clock = &clock_;
     store_ = std::move(OpenBlockStore(config, deps)).value();
+    Reload(std::move(limits));
+  }
+  /// A new table over the same store.
+  void Reload(HoldLimits limits = {}) {
     limits.block_bytes = kBytes;
     if (!store_path_.empty()) limits.folder = store_path_ + "/handles";
     holds_ = std::make_unique<HoldTable>(*store_, clock_, limits);
@@ -303,28 +308,28 @@ TEST_F(HoldFilesTest, EveryDamageOfARecordIsFound) {
     std::string bad = good;
     bad[i] = static_cast<char>(bad[i] ^ (1 << (i % 8)));
     Write('a', bad);
-    Open();
+    Reload();
     kept += holds_->List("", "", 10).size();
     EXPECT_FALSE(fs::exists(File('a'))) << "a damaged record is dropped";
   }
   EXPECT_EQ(kept, 0u);
   for (const size_t length : {size_t{0}, size_t{1}, size_t{17}, good.size() / 2, good.size() - 1}) {
     Write('a', good.substr(0, length));
-    Open();
+    Reload();
     EXPECT_TRUE(holds_->List("", "", 10).empty()) << length;
   }
   Write('b', good);
-  Open();
+  Reload();
   EXPECT_TRUE(holds_->List("", "", 10).empty()) << "a record under another's name";
   Write('a', good);
-  Open();
+  Reload();
   EXPECT_EQ(holds_->List("", "", 10).size(), 1u);
 }
 
 TEST_F(HoldFilesTest, AHalfWrittenRecordIsCleanedAway) {
   std::ofstream(File('a') + ".new") << "half";
   std::ofstream(store_path_ + "/handles/README") << "somebody's";
-  Open();
+  Reload();
   EXPECT_FALSE(fs::exists(File('a') + ".new"));
   EXPECT_TRUE(fs::exists(store_path_ + "/handles/README"));
 }

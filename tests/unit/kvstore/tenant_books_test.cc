@@ -3,6 +3,7 @@
 
 #include <fstream>
 
+#include "base/random.h"
 #include "store_support.h"
 
 namespace baton {
