@@ -73,8 +73,8 @@ kj::Promise<Result<HeldBlocks>> CacheHolder::Step(std::shared_ptr<Holding> holdi
 kj::Promise<Result<HeldBlocks>> CacheHolder::Ask(const Holding& holding) {
   const MemberInfo* store = StoreOf(members_, holding.first);
   if (store == nullptr) return Result<HeldBlocks>(NoStore());
-  auto answer = peers_.Dial(store->address).then([&holding](Result<kj::Own<Peer>> peer) -> kj::Promise<Result<HeldBlocks>> {
-    if (!peer.ok()) return Result<HeldBlocks>(peer.status());
+  auto answer = peers_.Dial(store->address).then([&holding, name = store->name](Result<kj::Own<Peer>> peer) -> kj::Promise<Result<HeldBlocks>> {
+    if (!peer.ok()) return Result<HeldBlocks>(UnavailableError("store {} does not answer: {}", name, peer.status().message()));
     auto call = (*peer)->store.holdRequest();
     WriteCacheRecord(holding.record, call.initRecord());
     WriteKeys(holding.keys, call.initKeys(static_cast<uint32_t>(holding.keys.size())));

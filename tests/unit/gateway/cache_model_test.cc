@@ -110,7 +110,8 @@ class Clients {
     for (const auto& [id, handle] : handles_) {
       if (handle.tenant == tenant) want.insert(id);
     }
-    for (const auto& row : Get(server_.port(), "/v1/caches", Key(tenant)).json()["data"]) got.insert(row["id"].get<std::string>());
+    const auto list = Get(server_.port(), "/v1/caches", Key(tenant)).json();
+    for (const auto& row : list["data"]) got.insert(row["id"].get<std::string>());
     EXPECT_EQ(got, want);
   }
   void See(const std::string& tenant, const std::string& id) {

@@ -180,7 +180,9 @@ kj::Promise<Status> FakeBackend::Drain(WorkerId worker) {
 kj::Promise<void> FakeBackend::HoldsAllowed() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!holds_stopped_) return kj::READY_NOW;
-  return kj::evalLater([this] { return HoldsAllowed(); });
+  auto pair = kj::newPromiseAndCrossThreadFulfiller<void>();
+  stopped_holds_.push_back(kj::mv(pair.fulfiller));
+  return kj::mv(pair.promise);
 }
 
 kj::Promise<Result<HeldBlocks>> FakeBackend::HoldCache(CacheRecord record, HoldMode mode) {
@@ -251,6 +253,7 @@ void FakeBackend::StopHolds() {
 void FakeBackend::LetHolds() {
   std::lock_guard<std::mutex> lock(mutex_);
   holds_stopped_ = false;
+  for (auto& hold : std::exchange(stopped_holds_, {})) hold->fulfill();
 }
 
 bool FakeBackend::AwaitHolds(size_t count) {

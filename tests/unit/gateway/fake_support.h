@@ -94,6 +94,7 @@ class FakeBackend final : public Backend {
   std::map<std::string, CacheRecord> kept_;
   Status hold_error_;
   bool holds_stopped_ = false;
+  std::vector<kj::Own<kj::CrossThreadPromiseFulfiller<void>>> stopped_holds_;
   kj::Promise<void> HoldsAllowed();
   std::deque<FakeScript> scripts_;
   std::vector<GenerateRequest> requests_;

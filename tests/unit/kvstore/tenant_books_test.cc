@@ -203,15 +203,15 @@ TEST_F(TenantQuotaTest, PinnedBlocksAreSparedAndThenRefused) {
 TEST_F(TenantQuotaTest, UnnamedTenantsShareOneQuota) {
   Open(5);
   const auto a = ChainOf(1, "", 4), b = ChainOf(2, "", 4);
-  Put(a);
-  Put(b);
+  ASSERT_TRUE(Put(a).ok());
+  ASSERT_TRUE(Put(b).ok());
   EXPECT_EQ(Held(b), 4u);
   EXPECT_EQ(Held(a), 1u);
 }
 
 TEST_F(TenantQuotaTest, WithoutAQuotaNothingIsCounted) {
   Open(0);
-  Put(ChainOf(1, "alice", 20));
+  ASSERT_TRUE(Put(ChainOf(1, "alice", 20)).ok());
   EXPECT_TRUE(store_->tenants().empty());
 }
 
@@ -249,7 +249,7 @@ TEST_F(TenantQuotaTest, BooksAgreeWithTheStoreUnderPressure) {
   Random random(5);
   for (int round = 0; round < 60; ++round) {
     const uint64_t root = 1 + random.Below(8);
-    Put(ChainOf(root, root % 2 == 0 ? "even" : "odd", 1 + random.Below(8)));
+    (void)Put(ChainOf(root, root % 2 == 0 ? "even" : "odd", 1 + random.Below(8)));
     if (random.Below(5) == 0) (void)store_->Remove(TestKey(root * 1000));
     uint64_t bytes = 0;
     for (const auto& [tenant, use] : store_->tenants()) {
