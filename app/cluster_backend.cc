@@ -360,11 +360,13 @@ kj::Promise<std::string> ClusterBackend::MetricsText() {
 }
 
 kj::Promise<Result<HeldBlocks>> ClusterBackend::HoldCache(CacheRecord record, HoldMode mode) {
+  if (!readiness_.ok()) return Result<HeldBlocks>(readiness_);  // without the model's identity no key is right
   const BlockKey root = RootOf(record.tenant);
   return caches_.Hold(std::move(record), root, mode);
 }
 
 kj::Promise<Result<std::string>> ClusterBackend::ExplainCache(std::vector<TokenId> tokens, std::string tenant) {
+  if (!readiness_.ok()) return Result<std::string>(readiness_);
   return caches_.Explain(std::move(tokens), RootOf(tenant));
 }
 

@@ -116,7 +116,7 @@ class BlockStore {
   /// the first error since the last Flush. Without a disk tier: ok, there is nothing to wait for.
   virtual Status Flush() = 0;
 
-  /// Keeps the keys held now from eviction until `deadline`; a later deadline replaces an earlier one. Gives how many of
+  /// Keeps the keys held now from eviction, and from ending by age, until `deadline`; a later deadline replaces an earlier one. Gives how many of
   /// them are held (the leading ones of a chain when `keys` is one); kExhausted when pins would exceed half a tier: those
   /// before stay pinned.
   virtual Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) = 0;

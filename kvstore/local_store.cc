@@ -60,7 +60,7 @@ Status LocalStore::Start() {
 }
 
 bool LocalStore::Expired(const IndexEntry& entry) const {
-  return config_.ttl_s > 0 && clock_.UnixSeconds() >= entry.stored_at_s + config_.ttl_s;
+  return config_.ttl_s > 0 && !entry.pinned && clock_.UnixSeconds() >= entry.stored_at_s + config_.ttl_s;
 }
 
 uint32_t LocalStore::FindLive(const BlockKey& key) {

@@ -139,6 +139,26 @@ TEST_F(HoldTableTest, ExpiryGivesTheBlocksFree) {
   EXPECT_EQ(Held(keys), 0u);
 }
 
+TEST_F(HoldTableTest, AHoldIsStrongerThanTheStoresOwnAgeLimit) {
+  BlockStoreConfig config = TestConfig("", 64 * kBytes);
+  config.ttl_s = 20;
+  BlockStoreDeps deps;
+  deps.clock = &clock_;
+  holds_ = nullptr;
+  store_ = OpenTestStore(config, deps);
+  Reload();
+  const auto held = Chain("held", 3), free = Chain("free", 3);
+  ASSERT_TRUE(holds_->Hold(Record('a', "", 100), held, true).ok());
+  clock_.Advance(std::chrono::seconds(50));
+  EXPECT_EQ(Held(held), 3u);
+  EXPECT_EQ(Held(free), 0u);
+  ASSERT_TRUE(store_->Gc().ok());
+  EXPECT_EQ(Held(held), 3u);
+  clock_.Advance(std::chrono::seconds(51));
+  holds_->Expire();
+  EXPECT_EQ(Held(held), 0u);
+}
+
 TEST_F(HoldTableTest, PinnedStaysForYears) {
   const auto keys = Chain("held", 3);
   ASSERT_TRUE(holds_->Hold(Record('a', "", 0), keys, true).ok());
