@@ -29,7 +29,8 @@ struct GatewayOptions {
   double drain_timeout_s = 20, cache_ttl_s = 3600;
 };
 struct EngineOptions {
-  uint32_t max_running = 64, max_waiting = 1024, step_token_budget = 512, prefill_chunk_tokens = 256;
+  uint32_t max_running = 64, max_waiting = 1024, step_token_budget = 512, prefill_chunk_tokens = 256, speculative_tokens = 8;
+  double prefill_slowdown = 2.5;
   uint64_t kv_bytes = 512ull << 20;
 };
 struct StoreOptions {

@@ -10,7 +10,9 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "kvstore/file_layer.h"
 #include "model/detokenizer.h"
+#include "model/grammar/grammar_text.h"
 #include "worker/engine.h"
 
 namespace baton {
@@ -21,7 +23,9 @@ struct GenerateCommand {
   PromptInput prompt;
   GenerateRequest request;
   std::vector<std::string> stop;
+  std::string json_schema, grammar_file;
   bool seed_given = false, json = false;
+  uint32_t speculative_tokens = EngineConfig().speculative_tokens;
 };
 
 /// Collects the one answer: tokens to text, and the first stop string in it.
@@ -80,12 +84,13 @@ class AnswerText final : public EngineListener {
   size_t longest_stop_ = 0, printed_ = 0;
 };
 
-Status RunEngine(const GenerateRequest& request, Model& model, AnswerText& answer) {
+Status RunEngine(const GenerateRequest& request, uint32_t speculative_tokens, Model& model, AnswerText& answer) {
   const KvLayout& layout = model.kv_layout();
   const uint64_t longest = std::min<uint64_t>(uint64_t{request.prompt.size()} + request.max_tokens, model.info().max_positions);
   ASSIGN_OR_RETURN(const auto pool, BlockPool::Create(CeilDiv(longest, layout.block_tokens), layout.BlockBytes()));
   const SystemClock clock;
-  const auto engine = Engine::Create({.target_step_s = 0}, model, *pool, answer, clock);  // nobody else waits
+  const EngineConfig config{.target_step_s = 0, .speculative_tokens = speculative_tokens};  // nobody else waits
+  const auto engine = Engine::Create(config, model, *pool, answer, clock);
   EngineRequest one;
   one.request = request;
   one.use_pool = false;
@@ -113,6 +118,19 @@ void PrintJson(const GenerateRequest& request, const AnswerText& answer) {
   std::printf("%s\n", result.dump().c_str());
 }
 
+/// The grammar that --json-schema or --grammar asks for; empty: any text.
+Result<std::string> ReadGrammar(const GenerateCommand& c) {
+  if (!c.grammar_file.empty()) return ReadTextFile(c.grammar_file);
+  if (c.json_schema.empty()) return std::string();
+  std::string text = c.json_schema;
+  if (!text.starts_with('{')) {
+    ASSIGN_OR_RETURN(text, ReadTextFile(text));
+  }
+  const auto schema = nlohmann::ordered_json::parse(text, nullptr, false);
+  if (schema.is_discarded()) return InvalidError("--json-schema: {} is no JSON", text.starts_with('{') ? "the text" : c.json_schema);
+  return JsonSchemaToGbnf(schema);
+}
+
 Status Generate(GenerateCommand c) {
   for (const std::string& s : c.stop) {
     if (s.empty()) return InvalidError("--stop is empty; give the text that ends the answer");
@@ -120,12 +138,13 @@ Status Generate(GenerateCommand c) {
   LazyTokenizer lazy(c.model.path);
   ASSIGN_OR_RETURN(const auto tokenizer, lazy.Get());
   ASSIGN_OR_RETURN(c.request.prompt, ReadPrompt(c.prompt, lazy));
+  ASSIGN_OR_RETURN(c.request.sampling.grammar, ReadGrammar(c));
   ASSIGN_OR_RETURN(const auto model, LoadModel(c.model));
   c.request.id = RequestId(1);
   if (!c.seed_given) c.request.sampling.seed = EntropySeed();
   c.request.sampling.logprobs = c.json ? 0 : -1;
   AnswerText answer(tokenizer, c.stop, !c.json);
-  RETURN_IF_ERROR(RunEngine(c.request, *model, answer));
+  RETURN_IF_ERROR(RunEngine(c.request, c.speculative_tokens, *model, answer));
   if (c.json) {
     PrintJson(c.request, answer);
     return OkStatus();
@@ -159,6 +178,11 @@ void AddGenerateCommand(CLI::App& program, CommandContext& context) {
   app->add_option("--min-p", s.min_p, "drop what is less probable than this times the best")->capture_default_str();
   app->add_option("--repetition-penalty", s.repetition_penalty, "above 1: tokens seen before become less probable")->capture_default_str();
   app->add_option("--stop", c.stop, "text that ends the answer and is not part of it; may be repeated");
+  app->add_option("--speculative-tokens", c.speculative_tokens, "most tokens guessed ahead and checked where that pays; no answer changes; 0: off")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  app->add_option("--json-schema", c.json_schema, "the answer is JSON of this schema: its text, or a file");
+  app->add_option("--grammar", c.grammar_file, "the answer follows the GBNF grammar in this file")->excludes("--json-schema");
   app->add_flag("--ignore-eos", c.request.ignore_eos, "go on after the model's end-of-sequence token");
   app->add_flag("--json", c.json, "one JSON object");
   app->callback([command, seed, &context] {

@@ -94,9 +94,14 @@ void WorkerRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& s
   engine.max_running = config.engine.max_running;
   engine.max_waiting = config.engine.max_waiting;
   engine.step_token_budget = config.engine.step_token_budget;
+  engine.speculative_tokens = config.engine.speculative_tokens;
+  engine.prefill_slowdown = config.engine.prefill_slowdown;
   engine.prefill_chunk_tokens = config.engine.prefill_chunk_tokens;
   engine_ = std::make_unique<EngineHost>(engine, *model_, *memory_.pool, context_.clock, context_.loop,
-                                         [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); });
+                                         [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); },
+                                         [this](std::vector<BlockKey> chain, size_t have) {
+                                           return store_->FetchIfSooner(std::move(chain), have, engine_->load().prefill_tokens_per_s);
+                                         });
   decode_ = kj::heap<DecodeService>(*worker_, *engine_, *store_);
   prefill_ = kj::heap<PrefillService>(*worker_, *engine_, *store_);
 }
@@ -131,6 +136,9 @@ void WorkerRole::RefreshMetrics() {
   m.Gauge("baton_worker_queued_prefill_tokens", "Prompt tokens that are still to be computed").Set(static_cast<double>(load.queued_prefill_tokens));
   m.Gauge("baton_worker_prefill_tokens_per_second", "Measured speed of prefill, smoothed").Set(load.prefill_tokens_per_s);
   m.Gauge("baton_worker_decode_step_seconds", "Measured time of a decode step, smoothed").Set(load.decode_step_s);
+  m.Gauge("baton_worker_preemptions", "Requests that lost their blocks to others, since the start").Set(static_cast<double>(load.preemptions));
+  m.Gauge("baton_worker_guessed_tokens", "Guessed tokens that were checked, since the start", {{"outcome", "accepted"}}).Set(static_cast<double>(load.accepted_tokens));
+  m.Gauge("baton_worker_guessed_tokens", "Guessed tokens that were checked, since the start", {{"outcome", "rejected"}}).Set(static_cast<double>(load.rejected_tokens));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "referenced"}}).Set(static_cast<double>(pool.referenced));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "cached"}}).Set(static_cast<double>(pool.cached));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "free"}}).Set(static_cast<double>(pool.free));

@@ -83,6 +83,7 @@ void Answer::StartChoices() {
     generate.sampling.seed = ChoiceSeed(seed, choice->index() % per_prompt);
     generate.ignore_eos = request_.ignore_eos;
     generate.stop_tokens = request_.stop_tokens;
+    generate.prediction = request_.prediction;
     generate.priority = request_.priority;
     generate.keep = request_.return_cache || !request_.cache_tokens.empty();
     if (generate.max_tokens == 0) choice->EndEmpty();
@@ -239,6 +240,8 @@ Usage Answer::CountUsage() const {
   for (size_t i = 0; i < choices_.size(); ++i) {
     const Choice& choice = *choices_[i];
     usage.completion_tokens += choice.tokens();
+    usage.accepted_prediction_tokens += choice.accepted_tokens();
+    usage.rejected_prediction_tokens += choice.rejected_tokens();
     if (i % request_.best_of != 0) continue;  // a prompt counts once, however many choices it has
     usage.prompt_tokens += request_.prompts[choice.prompt()].size();
     usage.cached_tokens += choice.stats().cached_tokens;

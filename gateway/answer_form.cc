@@ -16,6 +16,8 @@ void AppendUsage(std::string& out, const Usage& usage) {
   field(",\"total_tokens\":", usage.prompt_tokens + usage.completion_tokens);
   field(",\"prompt_tokens_details\":{\"cached_tokens\":", usage.cached_tokens);
   field(",\"cache_write_tokens\":", usage.cache_write_tokens);
+  field("},\"completion_tokens_details\":{\"accepted_prediction_tokens\":", usage.accepted_prediction_tokens);
+  field(",\"rejected_prediction_tokens\":", usage.rejected_prediction_tokens);
   out += "}}";
 }
 
@@ -63,7 +65,8 @@ void AppendChunkTail(std::string& out, const AnswerRequest& request, const Choic
   AppendCacheId(out, cache_id);
   if (request.include_usage && request.continuous_usage) {
     out += ",\"usage\":";
-    AppendUsage(out, {request.prompts[choice.prompt()].size(), choice.tokens(), choice.stats().cached_tokens, choice.stats().cache_write_tokens});
+    AppendUsage(out, {request.prompts[choice.prompt()].size(), choice.tokens(), choice.stats().cached_tokens, choice.stats().cache_write_tokens,
+                      choice.accepted_tokens(), choice.rejected_tokens()});
     out += "}\n\n";
   } else {
     out += request.include_usage ? ",\"usage\":null}\n\n" : "}\n\n";

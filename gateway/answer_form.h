@@ -24,8 +24,9 @@ struct AnswerIdentity {
 
 struct Usage {
   uint64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0, cache_write_tokens = 0;
+  uint64_t accepted_prediction_tokens = 0, rejected_prediction_tokens = 0;
 };
-/// {"prompt_tokens":…,"completion_tokens":…,"total_tokens":…,"prompt_tokens_details":{…}}
+/// {"prompt_tokens":…,"completion_tokens":…,"total_tokens":…,"prompt_tokens_details":{…},"completion_tokens_details":{…}}
 void AppendUsage(std::string& out, const Usage& usage);
 /// "stop" or "length".
 const char* FinishReasonName(FinishReason reason);

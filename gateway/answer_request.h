@@ -24,7 +24,9 @@ struct AnswerRequest {
   SamplingParams sampling;
   bool has_seed = false, ignore_eos = false;
   std::vector<TokenId> stop_tokens;
+  std::vector<TokenId> prediction;  // of the answer, by the client
   std::vector<std::string> stops;
+  std::vector<std::string> tools;  // functions whose calls are cut out of the answer; empty: everything is text
   bool include_stop = false;  // a matched stop string stays in the text
   bool stream = false, include_usage = false, continuous_usage = false;
   bool logprobs = false;  // the client wants them; sampling.logprobs may also be set for best_of

@@ -22,6 +22,8 @@ void Choice::OnRoute(const RequestStats& stats) {
 void Choice::OnToken(const TokenEvent& event) {
   if (ended()) return;  // a stop string matched, and what was on its way still arrives
   ++tokens_;
+  accepted_tokens_ += event.predicted;
+  rejected_tokens_ += event.rejected_tokens;
   logprob_sum_ += event.logprob;
   const std::string text = matcher_.Push(stream_->Push(event.token));
   if (options_.keep_text) text_ += text;

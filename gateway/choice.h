@@ -55,6 +55,9 @@ class Choice final : public GenerationSink {
   bool ended() const { return reason_ != FinishReason::kNone; }
   FinishReason reason() const { return reason_; }
   uint32_t tokens() const { return tokens_; }
+  /// Of tokens(), those that speculation guessed; and the guesses that were checked in vain.
+  uint32_t accepted_tokens() const { return accepted_tokens_; }
+  uint32_t rejected_tokens() const { return rejected_tokens_; }
   const RequestStats& stats() const { return stats_; }
   const std::string& text() const { return text_; }
   const std::vector<TokenEvent>& events() const { return events_; }
@@ -79,7 +82,7 @@ class Choice final : public GenerationSink {
   std::vector<TokenEvent> events_;
   std::vector<TokenId> kept_tokens_;
   size_t text_bytes_ = 0;  // given so far
-  uint32_t tokens_ = 0;
+  uint32_t tokens_ = 0, accepted_tokens_ = 0, rejected_tokens_ = 0;
   double logprob_sum_ = 0;
   FinishReason reason_ = FinishReason::kNone;
   RequestStats stats_;

@@ -133,6 +133,8 @@ struct Sampling {
   seed @9 :UInt64;
   logitBias @10 :List(LogitBias);
   logprobs @11 :Int32;
+  minTokens @12 :UInt32;
+  grammar @13 :Text;        # GBNF that the answer must follow; empty: any text
 }
 struct GenerateRequest {
   id @0 :UInt64;
@@ -146,13 +148,16 @@ struct GenerateRequest {
   priority @8 :Int32;
   deadlineS @9 :Float64;
   root @10 :Data;           # the root of the request's key chain
-  keep @11 :Bool;           # a cache handle wants its blocks in the store, also those that a worker finds in its own pool
+  prediction @11 :List(Int32);  # what the client expects in the answer: guesses for speculation
+  keep @12 :Bool;           # a cache handle wants its blocks in the store, also those that a worker finds in its own pool
 }
 struct TokenLogprob { token @0 :Int32; logprob @1 :Float32; }
 struct TokenEvent {
   token @0 :Int32;
   logprob @1 :Float32;
   top @2 :List(TokenLogprob);
+  predicted @3 :Bool;       # it was guessed, and so cost no step of its own
+  rejectedTokens @4 :UInt32;  # guesses that were checked with it and thrown away
 }
 struct Stats {
   promptTokens @0 :UInt32;

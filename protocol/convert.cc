@@ -57,6 +57,8 @@ void WriteSampling(const SamplingParams& p, wire::Sampling::Builder out) {
   out.setNoRepeatNgram(p.no_repeat_ngram);
   out.setSeed(p.seed);
   out.setLogprobs(p.logprobs);
+  out.setMinTokens(p.min_tokens);
+  out.setGrammar(p.grammar);
   auto biases = out.initLogitBias(static_cast<uint32_t>(p.logit_bias.size()));
   uint32_t i = 0;
   for (const auto& [token, bias] : p.logit_bias) {
@@ -78,6 +80,8 @@ SamplingParams ReadSampling(wire::Sampling::Reader in) {
   p.no_repeat_ngram = in.getNoRepeatNgram();
   p.seed = in.getSeed();
   p.logprobs = in.getLogprobs();
+  p.min_tokens = in.getMinTokens();
+  p.grammar = ToString(in.getGrammar());
   for (const auto bias : in.getLogitBias()) p.logit_bias[bias.getToken()] = bias.getBias();
   return p;
 }
@@ -97,6 +101,7 @@ void WriteRequest(const GenerateRequest& request, const BlockKey& root, wire::Ge
   out.setDeadlineS(request.deadline_s);
   out.setRoot(ToData(root));
   out.setKeep(request.keep);
+  if (!request.prediction.empty()) WriteTokens(request.prediction, out.initPrediction(static_cast<uint32_t>(request.prediction.size())));
 }
 
 Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
@@ -112,6 +117,7 @@ Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
   r.request.priority = in.getPriority();
   r.request.deadline_s = in.getDeadlineS();
   r.request.keep = in.getKeep();
+  r.request.prediction = ReadTokens(in.getPrediction());
   if (r.request.id.value == 0) return InvalidError("a request without an id");
   ASSIGN_OR_RETURN(r.root, ReadKey(in.getRoot()));
   return Result<ReceivedRequest>(std::move(r));
@@ -120,6 +126,8 @@ Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
 void WriteToken(const TokenEvent& event, wire::TokenEvent::Builder out) {
   out.setToken(event.token);
   out.setLogprob(event.logprob);
+  out.setPredicted(event.predicted);
+  out.setRejectedTokens(event.rejected_tokens);
   if (event.top.empty()) return;
   auto top = out.initTop(static_cast<uint32_t>(event.top.size()));
   for (uint32_t i = 0; i < event.top.size(); ++i) {
@@ -132,6 +140,8 @@ TokenEvent ReadToken(wire::TokenEvent::Reader in) {
   TokenEvent event;
   event.token = in.getToken();
   event.logprob = in.getLogprob();
+  event.predicted = in.getPredicted();
+  event.rejected_tokens = in.getRejectedTokens();
   for (const auto top : in.getTop()) event.top.push_back({top.getToken(), top.getLogprob()});
   return event;
 }

@@ -94,7 +94,7 @@ class StreamWire final : public Wire {
   uint64_t refused_ = 0;
   std::unique_ptr<LocalMemory> memory_;
   std::vector<std::unique_ptr<StreamPath>> paths_;
-  std::set<const StreamPath*> closed_;  // to be swept
+  std::set<StreamPath*> closed_;        // to be swept
   std::unordered_map<WorkerId, Peer> peers_;
   std::vector<std::pair<WorkerId, Status>> failed_dials_;  // told in Progress
 };
@@ -320,6 +320,8 @@ void StreamWire::Close(StreamPath& path, const Status& status) {
 
 void StreamWire::Sweep() {
   if (closed_.empty()) return;
+  // Closing a socket does not end its watch while a forked child holds a copy of it: events would name a path that is gone.
+  for (StreamPath* path : closed_) epoll_ctl(epoll_, EPOLL_CTL_DEL, path->fd(), nullptr);
   std::erase_if(paths_, [this](const auto& path) { return closed_.contains(path.get()); });
   closed_.clear();
 }

@@ -14,6 +14,7 @@ constexpr size_t kFetchAtOnce = 32;  // blocks: bounds what a store keeps leased
 constexpr size_t kPutAtOnce = 16;
 constexpr size_t kMaxQueue = 512;
 constexpr size_t kMaxTenants = 65536;
+constexpr double kRoundTripS = 2e-3;  // of a look-up, whatever it brings
 
 }  // namespace
 
@@ -53,6 +54,18 @@ kj::Promise<BlockRefs> StoreClient::Fetch(std::vector<BlockKey> chain, size_t ha
         LOG_WARN("reading from the store: {}", e.getDescription().cStr());
         return BlockRefs();
       });
+}
+
+bool FetchPays(size_t blocks, size_t block_bytes, double store_bytes_per_s, uint32_t block_tokens, double prefill_tokens_per_s) {
+  if (store_bytes_per_s <= 0 || prefill_tokens_per_s <= 0) return true;
+  const double read_s = kRoundTripS + static_cast<double>(blocks * block_bytes) / store_bytes_per_s;
+  return read_s < static_cast<double>(blocks * block_tokens) / prefill_tokens_per_s;
+}
+
+kj::Promise<BlockRefs> StoreClient::FetchIfSooner(std::vector<BlockKey> chain, size_t have, double prefill_tokens_per_s) {
+  const size_t blocks = chain.size() - std::min(have, chain.size());
+  if (!FetchPays(blocks, context_.pool.block_bytes(), bytes_per_s_, context_.layout.block_tokens, prefill_tokens_per_s)) return BlockRefs();
+  return Fetch(std::move(chain), have);
 }
 
 kj::Promise<BlockRefs> StoreClient::FetchRest(std::vector<BlockKey> chain, size_t from, BlockRefs got) {

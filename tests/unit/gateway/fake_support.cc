@@ -116,6 +116,10 @@ class FakeHandle final : public GenerationHandle {
     if (more && next_ < max_tokens_) {
       TokenEvent event{script_.tokens[next_ % script_.tokens.size()], -0.5f - 0.25f * static_cast<float>(next_ % 4), {}};
       event.top = {{event.token, event.logprob}, {static_cast<TokenId>('z'), -2.0f}, {static_cast<TokenId>('y'), -1e30f}};
+      if (!script_.rejected.empty()) {
+        event.predicted = next_ >= script_.rejected.size();
+        event.rejected_tokens = event.predicted ? 0 : script_.rejected[next_];
+      }
       ++next_;
       sink_.OnToken(event);
       return true;

@@ -38,6 +38,7 @@ struct FakeScript {
   bool hang = false;               // after the tokens nothing more comes
   bool forever = false;            // the tokens are repeated without an end
   bool immediate = false;          // everything happens inside Generate
+  std::vector<uint32_t> rejected;  // guesses that fell with each token; a token without an entry was guessed itself
   Status error;                    // instead of an end
   double retry_after_s = 0;
 };

@@ -158,7 +158,8 @@ TestWorker::TestWorker(TestCluster& c, uint32_t id, const std::string& name, con
   EngineConfig config;
   config.prefill_chunk_tokens = o.prefill_chunk_tokens;
   engine = std::make_unique<EngineHost>(config, model, *base.pool, c.clock, c.loop,
-                                        [this](SealedBlock block, const BlockKey& first) { store->PutBehind(std::move(block), first); });
+                                        [this](SealedBlock block, const BlockKey& first) { store->PutBehind(std::move(block), first); },
+                                        [this](std::vector<BlockKey> chain, size_t have) { return store->FetchIfSooner(std::move(chain), have, engine->load().prefill_tokens_per_s); });
   decode = wire::Decode::Client(kj::heap<DecodeService>(*context, *engine, *store));
   prefill = wire::Prefill::Client(kj::heap<PrefillService>(*context, *engine, *store));
   base.node->services.decode = decode;
