@@ -44,6 +44,8 @@ void AddTopCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
 void AddConfigCommand(CLI::App& program, CommandContext& context);
 void AddVersionCommand(CLI::App& program, CommandContext& context);
+// Below `store`:
+void AddStoreExplainCommand(CLI::App& store, CommandContext& context);
 // Below `bench`:
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);
 void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);

@@ -268,6 +268,7 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config, kj::Timer& timer, co
       peers_(peers),
       session_(session),
       members_(members),
+      caches_(*this, timer, clock, peers, members),
       meters_(std::make_unique<Meters>(metrics)),
       readiness_(UnavailableError("loading: no worker has joined yet")) {}
 
@@ -356,6 +357,17 @@ kj::Promise<std::string> ClusterBackend::MetricsText() {
   }
   if (pages.size() == 1) return metrics_.Text();
   return kj::joinPromises(pages.releaseAsArray()).then([](kj::Array<MetricsPage> all) { return MergeMetrics({all.begin(), all.end()}); });
+}
+
+kj::Promise<Result<HeldBlocks>> ClusterBackend::HoldCache(CacheRecord record, HoldMode mode) {
+  if (!readiness_.ok()) return Result<HeldBlocks>(readiness_);  // without the model's identity no key is right
+  const BlockKey root = RootOf(record.tenant);
+  return caches_.Hold(std::move(record), root, mode);
+}
+
+kj::Promise<Result<std::string>> ClusterBackend::ExplainCache(std::vector<TokenId> tokens, std::string tenant) {
+  if (!readiness_.ok()) return Result<std::string>(readiness_);
+  return caches_.Explain(std::move(tokens), RootOf(tenant));
 }
 
 kj::Promise<Status> ClusterBackend::Drain(WorkerId worker) {

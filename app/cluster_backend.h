@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "app/cache_holder.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/metrics_merge.h"
@@ -44,6 +45,10 @@ class ClusterBackend final : public Backend {
   kj::Promise<std::string> ExplainRoute(std::vector<TokenId> prompt, std::string tenant) override;
   kj::Promise<std::string> MetricsText() override;
   kj::Promise<Status> Drain(WorkerId worker) override;
+  kj::Promise<Result<HeldBlocks>> HoldCache(CacheRecord record, HoldMode mode) override;
+  kj::Promise<Status> ReleaseCache(std::string id) override { return caches_.Release(std::move(id)); }
+  kj::Promise<std::vector<CacheRecord>> StoredCaches(std::string tenant, std::string id) override { return caches_.Stored(std::move(tenant), std::move(id)); }
+  kj::Promise<Result<std::string>> ExplainCache(std::vector<TokenId> tokens, std::string tenant) override;
 
  private:
   class Generation;
@@ -60,6 +65,7 @@ class ClusterBackend final : public Backend {
   PeerTable& peers_;
   MemberSession& session_;
   const MembershipView& members_;
+  CacheHolder caches_;
   std::unique_ptr<Meters> meters_;
   ModelIdentity identity_;
   ModelCard card_;

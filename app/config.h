@@ -22,11 +22,11 @@ struct ClusterOptions {
   double heartbeat_s = 0.2, dead_after_s = 1.2, connect_timeout_s = 10;
 };
 struct GatewayOptions {
-  std::string host = "127.0.0.1", admin_key;
-  std::vector<std::string> api_keys;
+  std::string host = "127.0.0.1", admin_key, tenant_secret;
+  std::vector<std::string> api_keys, tenants;
   uint32_t port = 8000, max_connections = 4096;
   uint64_t max_body_bytes = 16ull << 20;
-  double drain_timeout_s = 20;
+  double drain_timeout_s = 20, cache_ttl_s = 3600;
 };
 struct EngineOptions {
   uint32_t max_running = 64, max_waiting = 1024, step_token_budget = 512, prefill_chunk_tokens = 256, speculative_tokens = 8;
@@ -35,7 +35,7 @@ struct EngineOptions {
 };
 struct StoreOptions {
   std::string path, compression = "none", policy = "cost", key_file;
-  uint64_t memory_bytes = 256ull << 20, disk_bytes = 8ull << 30;
+  uint64_t memory_bytes = 256ull << 20, disk_bytes = 8ull << 30, tenant_bytes = 0, tenant_hold_bytes = 0;
   double ttl_s = 0;
   uint64_t scrub_bytes_per_s = 8ull << 20;
 };

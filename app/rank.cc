@@ -333,7 +333,8 @@ Status Rank::Impl::Run(const PeerAddress& coordinator) {
   RETURN_IF_ERROR(Join(coordinator));
   if (plays("gateway")) {
     ASSIGN_OR_RETURN(std::unique_ptr<TextCodec> codec, LoadTextCodec(setup_.config.model.path, clock_));
-    gateway_ = std::make_unique<GatewayRole>(context_, std::move(codec), *session_);
+    ASSIGN_OR_RETURN(std::vector<TenantKey> tenants, ReadTenants(setup_.config.gateway));
+    gateway_ = std::make_unique<GatewayRole>(context_, std::move(codec), *session_, std::move(tenants));
     RETURN_IF_ERROR(Wait(gateway_->Listen()));
   }
   RETURN_IF_ERROR(StartTransport());

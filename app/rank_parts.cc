@@ -161,13 +161,14 @@ kj::Promise<void> WorkerRole::Drained() {
   return PollUntil(context_.timer(), [this] { return worker_->open_calls == 0 && engine_->open_requests() == 0; }).then([this]() { return store_->Drained(); });
 }
 
-StoreRole::StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, PoolMemory staging)
-    : context_(context), store_(std::move(store)), staging_(std::move(staging)), io_(std::make_unique<TaskThreads>(kStoreIoThreads)) {}
+StoreRole::StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, std::unique_ptr<HoldTable> holds, PoolMemory staging)
+    : context_(context), store_(std::move(store)), holds_(std::move(holds)), staging_(std::move(staging)),
+      io_(std::make_unique<TaskThreads>(kStoreIoThreads)) {}
 
 void StoreRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self) {
   transfer_.emplace(TransferContext{context_.loop, context_.clock, *staging_.pool, pump, ids, FromSeconds(context_.config.transport.transfer_timeout_s),
                                     self.id, self.incarnation});
-  client_ = kj::heap<StoreService>(*transfer_, *store_, *io_);
+  client_ = kj::heap<StoreService>(*transfer_, *store_, *holds_, *io_);
 }
 
 std::vector<HeldChange> StoreRole::Changes(bool snapshot) {
@@ -199,6 +200,25 @@ void StoreRole::RefreshMetrics() {
   m.Gauge("baton_store_evictions", "Blocks given up for new ones, since the start").Set(static_cast<double>(s.evictions));
   m.Gauge("baton_store_evicted_age_seconds", "Age of the block given up last").Set(s.evicted_age_s);
   m.Gauge("baton_store_dirty_blocks", "Blocks taken and not yet on disk").Set(static_cast<double>(s.blocks_dirty));
+  m.Gauge("baton_store_pinned_blocks", "Blocks kept from eviction for cache handles").Set(static_cast<double>(s.pinned));
+  for (const auto& [tenant, use] : store_->tenants()) {
+    m.Gauge("baton_store_tenant_bytes", "Bytes that the blocks of a tenant take", {{"tenant", tenant}}).Set(static_cast<double>(use.bytes));
+    m.Gauge("baton_store_tenant_blocks", "Blocks of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(use.blocks));
+  }
+  if (!expiring_.exchange(true)) {  // holds end in time even if nobody asks for one
+    io_->Post([this] {
+      holds_->Expire();
+      expiring_ = false;
+    });
+  }
+  const auto held = holds_->tenants();
+  for (const auto& [tenant, holds] : held) held_tenants_.insert(tenant);
+  for (const std::string& tenant : held_tenants_) {  // one whose last handle has gone is shown as 0
+    const auto found = held.find(tenant);
+    const TenantHolds holds = found == held.end() ? TenantHolds() : found->second;
+    m.Gauge("baton_store_held_bytes", "Bytes kept for the cache handles of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(holds.bytes));
+    m.Gauge("baton_store_held_caches", "Cache handles of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(holds.records));
+  }
 }
 
 Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity) {
@@ -214,18 +234,27 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   config.ttl_s = options.ttl_s;
   config.key_file = options.key_file;
   config.scrub_bytes_per_s = options.scrub_bytes_per_s;
+  config.tenant_bytes = options.tenant_bytes;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, OpenBlockStore(config));
+  HoldLimits limits;
+  if (!options.path.empty()) limits.folder = options.path + "/handles";
+  limits.block_bytes = identity.block_bytes;
+  limits.tenant_bytes = options.tenant_hold_bytes;
+  auto holds = std::make_unique<HoldTable>(*store, context.clock, std::move(limits));
+  RETURN_IF_ERROR(holds->Load());
   ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(std::max(kStagingBytes, 16 * identity.block_bytes), identity.block_bytes, "the store's staging memory"));
-  return std::make_unique<StoreRole>(context, std::move(store), std::move(staging));
+  return std::make_unique<StoreRole>(context, std::move(store), std::move(holds), std::move(staging));
 }
 
 namespace {
 
-GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
+GatewayConfig MakeGatewayConfig(const GatewayOptions& options, std::vector<TenantKey> tenants) {
   GatewayConfig config;
   config.host = options.host;
   config.port = static_cast<uint16_t>(options.port);
   config.api_keys = options.api_keys;
+  config.tenants = std::move(tenants);
+  config.cache_ttl_s = options.cache_ttl_s;
   config.admin_key = options.admin_key;
   config.max_connections = options.max_connections;
   config.max_body_bytes = options.max_body_bytes;
@@ -237,18 +266,31 @@ GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
 
 }  // namespace
 
+const std::string& TenantSecret(const Config& config) {
+  return config.gateway.tenant_secret.empty() ? config.cluster.key : config.gateway.tenant_secret;
+}
+
 std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession& session) {
   ClusterBackendConfig config;
   config.model_name = context.config.model.name;
-  config.tenant_secret = context.config.cluster.key;
+  config.tenant_secret = TenantSecret(context.config);
   return std::make_unique<ClusterBackend>(std::move(config), context.timer(), context.clock, context.metrics, context.peers, session, context.members);
 }
 
-GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session)
+Result<std::vector<TenantKey>> ReadTenants(const GatewayOptions& options) {
+  std::vector<TenantKey> tenants;
+  for (const std::string& text : options.tenants) {
+    ASSIGN_OR_RETURN(TenantKey tenant, ParseTenantKey(text));
+    tenants.push_back(std::move(tenant));
+  }
+  return tenants;
+}
+
+GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session, std::vector<TenantKey> tenants)
     : context_(context),
       codec_(std::move(codec)),
       backend_(MakeBackend(context, session)),
-      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, *backend_, *codec_, MakeGatewayConfig(context.config.gateway)) {}
+      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, *backend_, *codec_, MakeGatewayConfig(context.config.gateway, std::move(tenants))) {}
 
 std::string GatewayRole::url() const { return fmt::format("http://{}:{}", context_.config.gateway.host, gateway_.port()); }
 

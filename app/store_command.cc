@@ -314,6 +314,7 @@ void AddStoreCommand(CLI::App& program, CommandContext& context) {
   out->add_option("output,--output", c.output, "file to write")->required();
   out->add_option("--key", c.keys, "key of the chain's last block")->expected(1);
   out->add_option("--tokens", c.tokens_file, "JSON list of token ids: exports the longest prefix of them that is held");
+  AddStoreExplainCommand(*store, context);
 }
 
 }  // namespace baton

@@ -34,6 +34,7 @@ struct GenerateRequest {
   std::vector<TokenId> stop_tokens;  // in addition to the model's EOS; stop strings are the gateway's, which cancels
   int32_t priority = 0;
   double deadline_s = 0;  // 0 = none
+  bool keep = false;      // all its full blocks are to come to the store, also those that were only found in a worker's pool
 };
 
 struct TokenLogprob {

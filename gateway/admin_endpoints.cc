@@ -2,8 +2,9 @@
 #include <charconv>
 #include <utility>
 
-#include "gateway/answer_request.h"
+#include "gateway/cache_request.h"
 #include "gateway/endpoints.h"
+#include "gateway/field_reader.h"
 #include "gateway/json_text.h"
 
 namespace baton {
@@ -46,6 +47,23 @@ kj::Promise<void> DebugRoute(HttpExchange& exchange, const std::string&) {
   if (error) return exchange.ReplyError(*error);
   return state.backend.ExplainRoute(std::move(request.prompts.front()), exchange.tenant()).then([&exchange](std::string json) {
     return exchange.ReplyJson(std::move(json));
+  });
+}
+
+/// Takes the body of a chat or of a completion, and `tenant`: the name of one.
+kj::Promise<void> DebugExplain(HttpExchange& exchange, const std::string&) {
+  GatewayState& state = exchange.state();
+  auto body = ParseJsonObject(exchange.body());
+  if (!body.ok()) return exchange.ReplyError(BadRequest("", body.status().message()));
+  FieldReader fields(*body);
+  std::string tenant = exchange.tenant();
+  fields.String("tenant", tenant);
+  if (fields.error()) return exchange.ReplyError(*fields.error());
+  CacheRequest request;
+  if (auto error = ReadCacheRequest(*body, state.codec, state.backend.card(), false, request)) return exchange.ReplyError(*error);
+  if (request.source == CacheRequest::Source::kNone) return exchange.ReplyError(BadRequest("prompt", "send a 'prompt', 'messages' or 'tokens'"));
+  return state.backend.ExplainCache(std::move(request.tokens), SaltedTenant(tenant, request.cache_salt)).then([&exchange](Result<std::string> json) {
+    return json.ok() ? exchange.ReplyJson(std::move(*json)) : exchange.ReplyError(FromStatus(json.status()));
   });
 }
 

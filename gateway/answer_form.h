@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "gateway/answer_request.h"
@@ -34,12 +35,17 @@ const char* FinishReasonName(FinishReason reason);
 class AnswerForm {
  public:
   virtual ~AnswerForm() = default;
+  /// The handle of the answer's KV, which what comes last names.
+  void set_cache_id(std::string id) { cache_id_ = std::move(id); }
   virtual void Begin(std::string& out) = 0;  // before the first token of any choice
   virtual void Token(std::string& out, const Choice& choice, std::string_view text, const TokenEvent& event) = 0;
   virtual void End(std::string& out, const Choice& choice, std::string_view rest) = 0;
   virtual void Done(std::string& out, const Usage& usage) = 0;
   /// The answer sent whole; choices in the order of their index.
   virtual std::string Whole(const std::vector<const Choice*>& choices, const Usage& usage) = 0;
+
+ protected:
+  std::string cache_id_;
 };
 
 /// `request` and `codec` outlive the form.

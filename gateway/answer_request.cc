@@ -139,6 +139,11 @@ std::optional<ApiError> ReadPrompts(FieldReader& fields, const TextCodec& codec,
   const auto wrong = [] {
     return BadRequest("prompt", "'prompt' must be a string, a list of strings, a list of token ids or a list of such lists, none empty");
   };
+  if (prompt == nullptr && !out.cache_tokens.empty()) {  // goes on where the handle ends
+    if (out.echo) out.prompt_texts.push_back(codec.Decode(out.cache_tokens));
+    out.prompts.push_back(out.cache_tokens);
+    return std::nullopt;
+  }
   if (prompt == nullptr) return BadRequest("prompt", "'prompt' is missing");
   const bool single = prompt->is_string() || (prompt->is_array() && !prompt->empty() && prompt->front().is_number());
   if (!single && (!prompt->is_array() || prompt->empty())) return wrong();
@@ -210,6 +215,9 @@ std::optional<ApiError> CheckContext(const AnswerRequest& request, const ModelCa
   if (request.prompts.size() * request.best_of > kMaxGenerations) {
     return BadRequest("n", fmt::format("the request asks for more than {} answers", kMaxGenerations));
   }
+  if (request.return_cache && request.prompts.size() * request.best_of > 1) {
+    return BadRequest("return_cache", "'return_cache' gives one handle: ask for one answer to one prompt");
+  }
   return std::nullopt;
 }
 
@@ -235,6 +243,10 @@ void ReadSampling(FieldReader& fields, const ModelCard& card, AnswerRequest& out
   fields.Boolean("return_token_ids", out.return_token_ids);
   fields.Tokens("stop_token_ids", card.vocab, out.stop_tokens);
   fields.String("cache_salt", out.cache_salt);
+  fields.String("cache_id", out.cache_id);
+  fields.Boolean("return_cache", out.return_cache);
+  double ttl_s = 0;
+  if (fields.Number("cache_ttl_s", 1, kMaxCacheTtlS, ttl_s)) out.cache_ttl_s = ttl_s;
   ReadStops(fields, out);
   ReadLogitBias(fields, card.vocab, s);
   ReadStream(fields, out);
@@ -286,6 +298,10 @@ std::optional<ApiError> ReadChatRequest(Json body, const TextCodec& codec, const
     }
     if (out.logprobs) out.sampling.logprobs = static_cast<int32_t>(alternatives);
     if (fields.error()) return *fields.error();
+  }
+  if (!body.contains("messages") && !out.cache_tokens.empty()) {  // goes on where the handle ends
+    out.prompts.push_back(out.cache_tokens);
+    return CheckContext(out, card);
   }
   if (auto error = NormalizeMessages(body)) return error;
   size_t bytes = 0;

@@ -14,6 +14,8 @@
 
 namespace baton {
 
+inline constexpr double kMaxCacheTtlS = 30 * 86400;  // of a cache handle
+
 struct AnswerRequest {
   std::vector<std::vector<TokenId>> prompts;  // one, but for /v1/completions
   std::vector<std::string> prompt_texts;      // of /v1/completions with `echo`
@@ -31,6 +33,10 @@ struct AnswerRequest {
   bool echo = false, return_token_ids = false;
   int32_t priority = 0;
   std::string cache_salt;  // answers with different salts share no cache
+  std::string cache_id;    // a handle whose tokens each prompt begins with
+  std::vector<TokenId> cache_tokens;  // the handle's, set before reading: the prompt where the body has none
+  bool return_cache = false;          // hold the answer's KV and give the handle
+  std::optional<double> cache_ttl_s;  // of that handle
 
   /// Most tokens of one choice after `prompt`.
   uint32_t MaxTokens(size_t prompt_tokens, uint32_t max_positions) const {

@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "base/cache_record.h"
 #include "base/generation.h"
 #include "base/status.h"
 
@@ -42,6 +44,13 @@ class GenerationHandle {
   virtual ~GenerationHandle() = default;
 };
 
+/// What holding the blocks of a cache handle may cost.
+enum class HoldMode {
+  kAsIs,      // hold what the store has
+  kFresh,     // all of them; they were just computed by a request with `keep`, and may be on their way to the store
+  kComplete,  // all of them: what is missing is computed
+};
+
 /// Thread: the gateway's loop.
 class Backend {
  public:
@@ -59,6 +68,17 @@ class Backend {
   virtual kj::Promise<std::string> MetricsText() = 0;
   /// Stops giving the worker new requests; kNotFound for an unknown id.
   virtual kj::Promise<Status> Drain(WorkerId worker) = 0;
+
+  /// Keeps the full blocks of the record's tokens in the store until it expires, in place of a record of the same id. But for
+  /// kAsIs all or nothing. Errors: kInvalid (more than could ever be held), kExhausted (no room beside what is held now),
+  /// kUnavailable (no store, or no worker to compute with).
+  virtual kj::Promise<Result<HeldBlocks>> HoldCache(CacheRecord record, HoldMode mode) = 0;
+  /// Lets the blocks go. kUnavailable: a store that may hold them did not answer.
+  virtual kj::Promise<Status> ReleaseCache(std::string id) = 0;
+  /// The records that stores keep of a tenant (its salts included), or the one of that id; of stores that answer.
+  virtual kj::Promise<std::vector<CacheRecord>> StoredCaches(std::string tenant, std::string id) = 0;
+  /// JSON text: for each full block of the tokens where it is, or why it is not.
+  virtual kj::Promise<Result<std::string>> ExplainCache(std::vector<TokenId> tokens, std::string tenant) = 0;
 };
 
 }  // namespace baton

@@ -55,10 +55,10 @@ class ChatForm final : public AnswerForm {
     out += "},\"logprobs\":null,\"finish_reason\":\"";
     out += Reason(choice, reader);
     out += "\"}";
-    AppendChunkTail(out, request_, choice);
+    AppendChunkTail(out, request_, choice, cache_id_);
   }
 
-  void Done(std::string& out, const Usage& usage) override { AppendStreamEnd(out, chunk_head_, request_, usage); }
+  void Done(std::string& out, const Usage& usage) override { AppendStreamEnd(out, chunk_head_, request_, usage, cache_id_); }
 
   std::string Whole(const std::vector<const Choice*>& choices, const Usage& usage) override {
     std::string out = whole_head_;
@@ -85,6 +85,7 @@ class ChatForm final : public AnswerForm {
     }
     out += "],\"usage\":";
     AppendUsage(out, usage);
+    AppendCacheId(out, cache_id_);
     if (request_.return_token_ids) AppendTokenIds(out, ",\"prompt_token_ids\":[", request_.prompts[0]);
     out += '}';
     return out;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kvstore/incoming_transfer.h"
+#include "kvstore/io_call.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
 
@@ -30,20 +31,8 @@ Result<BlockHeader> ReadHeader(wire::BlockHeader::Reader in) {
   header.depth = in.getDepth();
   if (in.getTokenIds().size() > BlockHeader::kMaxTokenIds) return InvalidError("a block of {} tokens is too long", in.getTokenIds().size());
   header.token_ids = ReadTokens(in.getTokenIds());
+  header.tenant = ToString(in.getTenant());
   return Result<BlockHeader>(std::move(header));
-}
-
-/// Runs `work` on an I/O thread; its result comes back on the loop.
-template <typename Work>
-auto OnIoThread(TransferContext& context, TaskThreads& io, Work work) -> kj::Promise<decltype(work())> {
-  using T = decltype(work());
-  auto pair = kj::newPromiseAndFulfiller<T>();
-  auto fulfiller = std::make_shared<kj::Own<kj::PromiseFulfiller<T>>>(kj::mv(pair.fulfiller));
-  io.Post([&loop = context.loop, fulfiller, work = std::move(work)]() mutable {
-    auto result = std::make_shared<T>(work());
-    loop.Post([fulfiller = std::move(fulfiller), result = std::move(result)] { (*fulfiller)->fulfill(std::move(*result)); });
-  });
-  return kj::mv(pair.promise);
 }
 
 using BlockViews = std::vector<BlockView>;

@@ -149,6 +149,7 @@ struct GenerateRequest {
   deadlineS @9 :Float64;
   root @10 :Data;           # the root of the request's key chain
   prediction @11 :List(Int32);  # what the client expects in the answer: guesses for speculation
+  keep @12 :Bool;           # a cache handle wants its blocks in the store, also those that a worker finds in its own pool
 }
 struct TokenLogprob { token @0 :Int32; logprob @1 :Float32; }
 struct TokenEvent {
@@ -212,6 +213,20 @@ struct BlockHeader {
   tokens @3 :UInt32;
   depth @4 :UInt32;
   tokenIds @5 :List(Int32);
+  tenant @6 :Text;          # on a chain's first block: whose it is, without the mark of a cache_salt
+}
+struct CacheRecord {        # a cache handle: which tokens' blocks are held, for whom and how long
+  id @0 :Text;
+  tenant @1 :Text;          # with a cache_salt's part after its '/'
+  tokens @2 :List(Int32);
+  createdUnixS @3 :Float64;
+  expiresUnixS @4 :Float64; # 0: never
+}
+struct HeldBlocks {
+  held @0 :UInt32;          # leading keys that are held
+  memory @1 :UInt32;        # blocks in each tier
+  disk @2 :UInt32;
+  bytes @3 :UInt64;
 }
 interface Store {
   open @0 (keys :List(Data)) -> (status :WireStatus, headers :List(BlockHeader), lease :StoreLease);
@@ -222,6 +237,15 @@ interface Store {
   lookup @2 (keys :List(Data)) -> (count :UInt32);
   stats @3 () -> (json :Text);
   flush @4 () -> (status :WireStatus);
+  hold @5 (record :CacheRecord, keys :List(Data), all :Bool) -> (status :WireStatus, blocks :HeldBlocks);
+  # Keeps what is held of `keys` from eviction, and the record, until it expires; a record of the same id is replaced. With
+  # `all`, nothing changes unless every key is held: `blocks` says how many are. kInvalid: more than could ever be held;
+  # kExhausted: quota or room for holds is used up now.
+  release @6 (id :Text) -> (status :WireStatus);
+  holds @7 (tenant :Text, id :Text, after :Text) -> (records :List(CacheRecord), more :Bool);
+  # A tenant's records (its salts' included) behind the id `after`, in order of their ids; an `id` asks for that one only.
+  explain @8 (root :Data, tokens :List(Int32), blockTokens :UInt32) -> (status :WireStatus, json :Text);
+  # For each full block of the tokens: where it is, or why it is not.
 }
 interface StoreLease {
   push @0 (target :TransferTarget) -> (status :WireStatus);

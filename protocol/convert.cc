@@ -100,6 +100,7 @@ void WriteRequest(const GenerateRequest& request, const BlockKey& root, wire::Ge
   out.setPriority(request.priority);
   out.setDeadlineS(request.deadline_s);
   out.setRoot(ToData(root));
+  out.setKeep(request.keep);
   if (!request.prediction.empty()) WriteTokens(request.prediction, out.initPrediction(static_cast<uint32_t>(request.prediction.size())));
 }
 
@@ -115,6 +116,7 @@ Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
   r.request.stop_tokens = ReadTokens(in.getStopTokens());
   r.request.priority = in.getPriority();
   r.request.deadline_s = in.getDeadlineS();
+  r.request.keep = in.getKeep();
   r.request.prediction = ReadTokens(in.getPrediction());
   if (r.request.id.value == 0) return InvalidError("a request without an id");
   ASSIGN_OR_RETURN(r.root, ReadKey(in.getRoot()));
@@ -169,5 +171,26 @@ RequestStats ReadStats(wire::Stats::Reader in) {
 FinishReason ReadReason(uint8_t reason) {
   return reason <= static_cast<uint8_t>(FinishReason::kError) ? static_cast<FinishReason>(reason) : FinishReason::kError;
 }
+
+void WriteCacheRecord(const CacheRecord& record, wire::CacheRecord::Builder out) {
+  out.setId(record.id);
+  out.setTenant(record.tenant);
+  WriteTokens(record.tokens, out.initTokens(static_cast<uint32_t>(record.tokens.size())));
+  out.setCreatedUnixS(record.created_unix_s);
+  out.setExpiresUnixS(record.expires_unix_s);
+}
+
+CacheRecord ReadCacheRecord(wire::CacheRecord::Reader in) {
+  return {ToString(in.getId()), ToString(in.getTenant()), ReadTokens(in.getTokens()), in.getCreatedUnixS(), in.getExpiresUnixS()};
+}
+
+void WriteHeldBlocks(const HeldBlocks& blocks, wire::HeldBlocks::Builder out) {
+  out.setHeld(blocks.held);
+  out.setMemory(blocks.memory);
+  out.setDisk(blocks.disk);
+  out.setBytes(blocks.bytes);
+}
+
+HeldBlocks ReadHeldBlocks(wire::HeldBlocks::Reader in) { return {in.getHeld(), in.getMemory(), in.getDisk(), in.getBytes()}; }
 
 }  // namespace baton

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/cache_record.h"
 #include "base/log.h"
 #include "kvstore/incoming_transfer.h"
 #include "protocol/convert.h"
@@ -37,6 +38,7 @@ class DecodeCall final : public EngineClient {
   Status Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests);
   kj::Promise<void> PrefillHere();
   kj::Promise<void> Start();
+  void KeepBlocks();
   void SendRoute(const RequestStats& stats);
   void SendTokens(const TokenEvent* tokens, size_t count);
   void OnTokens(const std::vector<TokenEvent>& tokens) override;
@@ -72,6 +74,7 @@ kj::Promise<void> DecodeCall::Run() {
   if (!received.ok()) return Fail(received.status());
   request_ = std::move(*received);
   if (request_.request.prompt.empty()) return Fail(InvalidError("the prompt is empty"));
+  store_.Know(request_.root, BaseTenant(request_.request.tenant));
   for (const auto member : params.getPrefill()) {
     auto worker = ReadMember(member);
     if (worker.ok()) prefill_workers_.push_back(std::move(*worker));
@@ -192,7 +195,20 @@ kj::Promise<void> DecodeCall::PrefillHere() {
   });
 }
 
+/// For a cache handle: what was not computed here goes to the store as well, which takes what it lacks.
+void DecodeCall::KeepBlocks() {
+  for (uint32_t i = 0; i < std::min(chain_.size(), blocks_.size()); ++i) {
+    const BlockId block = blocks_.ids()[i];
+    const auto digest = context_.pool.DigestOf(block);
+    if (!digest) continue;  // the same block is published from elsewhere; a later request of the handle's finds that one
+    const auto first = request_.request.prompt.begin() + static_cast<ptrdiff_t>(size_t{i} * block_tokens());
+    context_.pool.Ref(block);
+    store_.PutBehind({block, chain_[i], i == 0 ? request_.root : chain_[i - 1], *digest, i, {first, first + block_tokens()}}, chain_.front());
+  }
+}
+
 kj::Promise<void> DecodeCall::Start() {
+  if (request_.request.keep) KeepBlocks();
   EngineRequest request;
   request.request = request_.request;
   request.root = request_.root;

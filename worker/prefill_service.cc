@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/cache_record.h"
 #include "base/log.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
@@ -87,6 +88,7 @@ class PrefillCall final : public EngineClient {
     request_ = std::move(*received);
     const auto& prompt = request_.request.prompt;
     if (prompt.empty()) return Fail(InvalidError("a prefill without a prompt"));
+    store_.Know(request_.root, BaseTenant(request_.request.tenant));
     const size_t usable = (prompt.size() - 1) / context_.layout.block_tokens;  // at least the last token is computed: its logits are wanted
     if (params.getFirstBlock() > usable) return Fail(InvalidError("firstBlock is {}, a prompt of {} tokens has {} to push after", params.getFirstBlock(), prompt.size(), usable));
     const auto target = params.getTarget();

@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kFetchAtOnce = 32;  // blocks: bounds what a store keeps leased for one caller
 constexpr size_t kPutAtOnce = 16;
 constexpr size_t kMaxQueue = 512;
+constexpr size_t kMaxTenants = 65536;
 constexpr double kRoundTripS = 2e-3;  // of a look-up, whatever it brings
 
 }  // namespace
@@ -160,6 +161,12 @@ kj::Promise<Result<BlockRefs>> StoreClient::Receive(std::shared_ptr<Lookup> look
   });
 }
 
+void StoreClient::Know(const BlockKey& root, std::string_view tenant) {
+  if (tenant.empty()) return;
+  if (tenants_.size() >= kMaxTenants) tenants_.clear();  // each request of a tenant's tells it again
+  tenants_.insert_or_assign(root, std::string(tenant));
+}
+
 void StoreClient::PutBehind(SealedBlock block, const BlockKey& first) {
   BlockRefs ref(context_.pool, {block.block});
   if (queue_.size() >= kMaxQueue || StoreOf(context_.members, first) == nullptr) {
@@ -222,6 +229,7 @@ kj::Promise<Status> StoreClient::PutBatch(kj::Own<Batch> batch) {
       WriteDigest(block.digest, headers[i].initDigest());
       headers[i].setTokens(static_cast<uint32_t>(block.tokens.size()));
       headers[i].setDepth(block.depth);
+      if (const auto tenant = tenants_.find(block.parent); tenant != tenants_.end()) headers[i].setTenant(tenant->second);
       WriteTokens(block.tokens, headers[i].initTokenIds(static_cast<uint32_t>(block.tokens.size())));
     }
     request.setBlockBytes(context_.pool.block_bytes());

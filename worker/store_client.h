@@ -6,6 +6,9 @@
 
 #include <deque>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/block_key.h"
@@ -35,6 +38,8 @@ class StoreClient {
   /// Queues a block for the store that owns its chain (`first`: the chain's first key). Takes over its reference. A full
   /// queue drops the block: it is recomputed when it is wanted again.
   void PutBehind(SealedBlock block, const BlockKey& first);
+  /// Chains that begin with `root` are `tenant`'s: the store is told with their first blocks.
+  void Know(const BlockKey& root, std::string_view tenant);
   /// Resolves when the queue is empty.
   kj::Promise<void> Drained();
   double bytes_per_s() const { return bytes_per_s_; }
@@ -56,6 +61,7 @@ class StoreClient {
 
   WorkerContext& context_;
   std::deque<Waiting> queue_;
+  std::unordered_map<BlockKey, std::string> tenants_;  // by root
   bool putting_ = false;
   double bytes_per_s_ = 0;
   prometheus::Counter &fetched_, &missed_, &written_, &dropped_, &corrupt_;

@@ -88,6 +88,10 @@ class StoreServiceTest : public LoopTest {
     BlockStoreConfig config;
     config.memory_bytes = 1 << 20;
     store_ = std::move(OpenBlockStore(config)).value();
+    HoldLimits limits;
+    limits.block_bytes = kBytes;
+    limits.tenant_bytes = 8 * kBytes;
+    holds_ = std::make_unique<HoldTable>(*store_, clock_, limits);
     Serve(std::chrono::seconds(20));
   }
   ~StoreServiceTest() noexcept override {
@@ -103,7 +107,7 @@ class StoreServiceTest : public LoopTest {
     there_ = nullptr;
     here_ = std::make_unique<StoreEnd>(loop_, clock_, hub_, 1, timeout);
     there_ = std::make_unique<StoreEnd>(loop_, clock_, hub_, 2, timeout);
-    client_ = wire::Store::Client(kj::heap<StoreService>(there_->context, *store_, *io_threads_));
+    client_ = wire::Store::Client(kj::heap<StoreService>(there_->context, *store_, *holds_, *io_threads_));
   }
   wire::Store::Client& client() { return KJ_ASSERT_NONNULL(client_); }
   bool Idle() {
@@ -152,6 +156,7 @@ class StoreServiceTest : public LoopTest {
   SystemClock clock_;
   std::shared_ptr<LocalHub> hub_ = MakeLocalHub();
   std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<HoldTable> holds_;
   std::unique_ptr<TaskThreads> io_threads_ = std::make_unique<TaskThreads>(2);
   std::unique_ptr<StoreEnd> here_, there_;
   kj::Maybe<wire::Store::Client> client_;
@@ -350,6 +355,22 @@ TEST_F(StoreServiceTest, LandingsOfAnExpectThatIsDroppedComeBack) {
     EXPECT_EQ(ExpectBlocks(here_->context, there_->end(), 1, 1).status().code(), StatusCode::kExhausted);
   }
   EXPECT_TRUE(Idle());
+}
+
+TEST_F(StoreServiceTest, AFirstBlockNamesItsTenant) {
+  BlockStoreConfig config;
+  config.memory_bytes = 1 << 20;
+  config.tenant_bytes = 4 * kBytes;
+  client_ = nullptr;
+  holds_ = nullptr;
+  store_ = std::move(OpenBlockStore(config)).value();
+  holds_ = std::make_unique<HoldTable>(*store_, clock_, HoldLimits());
+  Serve(std::chrono::seconds(20));
+  const std::vector<TestBlock> blocks = MakeTestChain(1, 3, kBytes);
+  PutAnswer answer = Put(blocks, [](wire::Store::PutParams::Builder params) { params.getHeaders()[0].setTenant("alice"); });
+  EXPECT_TRUE(Finish(answer, blocks).first.ok());
+  EXPECT_EQ(store_->tenants()["alice"].blocks, 3u);
+  EXPECT_EQ(store_->tenants()[""].blocks, 0u);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <bit>
 
+#include "base/random.h"
 #include "protocol/member.h"
 #include "protocol/wire_status.h"
 
@@ -241,6 +242,40 @@ TEST(PeerAddressTest, Parse) {
   EXPECT_EQ(ParsePeerAddress("[::1]:65535")->host, "[::1]");
   for (const char* bad : {"", ":1", "host", "host:", "host:0", "host:65536", "host:99999999999", "host:1x", "host:-1", "host: 1"}) {
     EXPECT_EQ(ParsePeerAddress(bad).status().code(), StatusCode::kInvalid) << bad;
+  }
+}
+
+TEST(CacheRecordWireTest, RoundTrips) {
+  Random random(3);
+  for (int i = 0; i < 50; ++i) {
+    CacheRecord record{fmt::format("cache_{:032x}", random.Next64()), i % 2 == 0 ? "" : "alice/0123", {}, random.Uniform() * 1e9, i % 3 == 0 ? 0 : random.Uniform() * 1e9};
+    for (uint64_t n = random.Below(300); n > 0; --n) record.tokens.push_back(static_cast<TokenId>(random.Below(1 << 20)));
+    Wire<wire::CacheRecord> wire;
+    WriteCacheRecord(record, wire.builder());
+    EXPECT_EQ(ReadCacheRecord(wire.reader()), record);
+  }
+  Wire<wire::CacheRecord> empty;
+  EXPECT_EQ(ReadCacheRecord(empty.reader()), CacheRecord());
+}
+
+TEST(CacheRecordWireTest, HeldBlocksRoundTrip) {
+  const HeldBlocks blocks{3, 2, 1, uint64_t{1} << 40};
+  Wire<wire::HeldBlocks> wire;
+  WriteHeldBlocks(blocks, wire.builder());
+  EXPECT_EQ(ReadHeldBlocks(wire.reader()), blocks);
+}
+
+TEST(RequestWireTest, KeepTravels) {
+  for (const bool keep : {false, true}) {
+    GenerateRequest request;
+    request.id = RequestId(1);
+    request.prompt = {1};
+    request.keep = keep;
+    Wire<wire::GenerateRequest> wire;
+    WriteRequest(request, BlockKey(), wire.builder());
+    const auto got = ReadRequest(wire.reader());
+    ASSERT_TRUE(got.ok()) << got.status().message();
+    EXPECT_EQ(got->request.keep, keep);
   }
 }
 

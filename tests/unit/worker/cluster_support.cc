@@ -190,8 +190,12 @@ TestStore::TestStore(TestCluster& c, uint32_t id, const std::string& name, const
   BlockStoreConfig config;
   config.block_bytes = base.pool->block_bytes();
   config.memory_bytes = 1 << 20;
+  config.tenant_bytes = 1 << 20;
   blocks = std::move(OpenBlockStore(config)).value();
-  base.node->services.store = wire::Store::Client(kj::heap<StoreService>(context, *blocks, *io));
+  HoldLimits limits;
+  limits.block_bytes = config.block_bytes;
+  holds = std::make_unique<HoldTable>(*blocks, c.clock, limits);
+  base.node->services.store = wire::Store::Client(kj::heap<StoreService>(context, *blocks, *holds, *io));
 }
 
 TestStore::~TestStore() {

@@ -141,7 +141,7 @@ class StoreClientTest : public ClusterTest {
     cluster_.Join(store_->base.self);
   }
   void Lying(Lie lie) {
-    auto real = wire::Store::Client(kj::heap<StoreService>(store_->context, *store_->blocks, *store_->io));
+    auto real = wire::Store::Client(kj::heap<StoreService>(store_->context, *store_->blocks, *store_->holds, *store_->io));
     store_->base.node->services.store = wire::Store::Client(kj::heap<LyingStore>(kj::mv(real), lie, store_->base));
   }
   /// An answer whose blocks reach the store.
@@ -182,6 +182,55 @@ TEST_F(StoreClientTest, TheNextTurnFindsPromptAndAnswer) {
   EXPECT_EQ(Count(*worker, "blocks_written"), store_->blocks->stats().blocks_memory - 5) << "only what was computed here";
   ExpectIdle(*worker);
   ExpectStoreIdle();
+}
+
+/// For a cache handle the store is to have what a worker found in its own pool.
+TEST_F(StoreClientTest, AKeptRequestBringsWhatIsOnlyInThePoolToTheStore) {
+  auto worker = Worker(1);
+  GenerateRequest request = Request(3 * kBt + 1, 5, 1);
+  Heard heard;
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  OpenStore();  // too late for those blocks
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  Wait(worker->store->Drained());
+  EXPECT_EQ(store_->blocks->stats().blocks_memory, 0u) << "they were not computed anew, so nobody wrote them";
+  request.keep = true;
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  ExpectRight(*worker, request, heard, "kept");
+  Wait(worker->store->Drained());
+  EXPECT_EQ(store_->blocks->Lookup(KeyChain(TestRoot(), request.prompt, kBt)), 3u);
+  EXPECT_EQ(store_->blocks->Read(KeyChain(TestRoot(), request.prompt, kBt)[2])->header.token_ids,
+            std::vector<TokenId>(request.prompt.begin() + 2 * kBt, request.prompt.begin() + 3 * kBt));
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  Wait(worker->store->Drained());
+  EXPECT_EQ(Count(*worker, "blocks_written"), 3) << "what the store has does not travel again";
+  ExpectIdle(*worker);
+  ExpectStoreIdle();
+}
+
+TEST_F(StoreClientTest, AKeptRequestsHandedOverBlocksComeToTheStore) {
+  auto prefill = Worker(2), decode = Worker(3);
+  GenerateRequest request = Request(4 * kBt + 2, 6);
+  Heard heard;
+  ASSERT_TRUE(Generate(*prefill, request, {}, &heard).ok());  // in the prefill worker's pool, and nowhere else
+  OpenStore();
+  request.keep = true;
+  ASSERT_TRUE(Generate(*decode, request, {prefill->base.self}, &heard).ok());
+  ExpectRight(*decode, request, heard, "kept");
+  Wait(prefill->store->Drained());
+  Wait(decode->store->Drained());
+  EXPECT_EQ(store_->blocks->Lookup(KeyChain(TestRoot(), request.prompt, kBt)), 4u);
+  ExpectIdle(*prefill);
+  ExpectIdle(*decode);
+  ExpectStoreIdle();
+}
+
+TEST_F(StoreClientTest, TheStoreLearnsWhoseAChainIs) {
+  OpenStore();
+  GenerateRequest request = Request(3 * kBt + 1, 5, 1);
+  request.tenant = "alice/0123456789abcdef";
+  Fill(request);
+  EXPECT_EQ(store_->blocks->tenants()["alice"].blocks, 3u) << "the salt's chain is its tenant's";
 }
 
 TEST_F(StoreClientTest, PrefillTakesTheStoredPrefixAndPushesIt) {
