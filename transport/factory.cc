@@ -61,7 +61,8 @@ std::span<const std::string_view> TransportKinds() { return kKinds; }
 Result<std::unique_ptr<Transport>> MakeTransport(const TransportConfig& config) {
   RETURN_IF_ERROR(CheckConfig(config));
   const Clock& clock = config.clock == nullptr ? kSystemClock : *config.clock;
-  auto endpoint = std::make_unique<Endpoint>(config, kMaxPieceBytes, clock);
+  const bool messages = config.kind == "ucx" || config.kind == "mpi";
+  auto endpoint = std::make_unique<Endpoint>(config, messages ? kMessagePieceBytes : kMaxPieceBytes, clock);
   ASSIGN_OR_RETURN(std::unique_ptr<Wire> wire, MakeWire(config, endpoint->host(), clock));
   endpoint->Start(std::move(wire));
   return Result<std::unique_ptr<Transport>>(std::move(endpoint));

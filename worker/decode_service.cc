@@ -34,7 +34,7 @@ class DecodeCall final : public EngineClient {
   kj::Promise<void> Prepare();
   kj::Promise<Status> PrefillAt(MemberInfo worker);
   kj::Promise<Status> OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer);
-  Status Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests);
+  Status Accept(const MemberInfo& worker, Result<Landed> landed, const std::vector<Digest128>& digests);
   kj::Promise<void> PrefillHere();
   kj::Promise<void> Start();
   void SendRoute(const RequestStats& stats);
@@ -104,7 +104,7 @@ kj::Promise<void> DecodeCall::Prepare() {
 kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
   const auto have = static_cast<uint32_t>(blocks_.size());
   const size_t total = CeilDiv(request_.request.prompt.size(), block_tokens());
-  auto incoming = ExpectBlocks(context_, {worker.id, worker.transport_address}, total - have, context_.layout.layers);
+  auto incoming = ExpectBlocks(context_, {worker.id, worker.transport_address}, total - have, context_.layout.layers, BlockDigests::kMade);
   if (!incoming.ok()) return Status(UnavailableError("no room for the landing blocks: {}", incoming.status().message()));
   return context_.peers.Dial(worker.address).then(
       [this, worker, have, incoming = std::move(*incoming)](Result<kj::Own<Peer>> peer) mutable -> kj::Promise<Status> {
@@ -143,24 +143,25 @@ kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBloc
     return out;
   });
   return digests.then([this, worker, landed = kj::mv(landed)](std::vector<Digest128> list) mutable {
-    return landed.then([this, worker, list = std::move(list)](Result<BlockRefs> blocks) { return Accept(worker, std::move(blocks), list); });
+    return landed.then([this, worker, list = std::move(list)](Result<Landed> blocks) { return Accept(worker, std::move(blocks), list); });
   }).attach(kj::mv(digests_cap));
 }
 
 /// The landed blocks become this request's, and the full ones everybody's here.
-Status DecodeCall::Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests) {
+Status DecodeCall::Accept(const MemberInfo& worker, Result<Landed> landed, const std::vector<Digest128>& digests) {
   if (!landed.ok()) return landed.status();
-  const Status verified = VerifyBlocks(context_.pool, landed->ids(), digests);
+  const Status verified = landed->Verify(digests);
   if (!verified.ok()) {
     counters_.corrupt.Increment();
     return verified.WithContext(fmt::format("hand-off from {}", worker.name));
   }
   const size_t have = blocks_.size();
-  for (size_t i = 0; i < landed->size() && have + i < chain_.size(); ++i) {
+  BlockRefs& blocks = landed->blocks;
+  for (size_t i = 0; i < blocks.size() && have + i < chain_.size(); ++i) {
     const BlockKey parent = have + i == 0 ? request_.root : chain_[have + i - 1];
-    context_.pool.Publish(landed->ids()[i], chain_[have + i], parent, digests[i]);
+    context_.pool.Publish(blocks.ids()[i], chain_[have + i], parent, digests[i]);
   }
-  blocks_.Append(std::move(*landed));
+  blocks_.Append(std::move(blocks));
   ready_tokens_ = static_cast<uint32_t>(request_.request.prompt.size());
   first_token_valid_ = true;
   return OkStatus();
