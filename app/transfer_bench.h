@@ -1,5 +1,5 @@
-// How fast a transport moves segments between two processes, beside a plain memcpy and a plain one-stream socket loop in the same
-// rounds, so that the ratios hold on a busy machine.
+// How fast a transport moves segments between two processes, beside a plain memcpy and a plain one-stream socket loop (for mpi: a
+// bare MPI loop) in the same rounds, so that the ratios hold on a busy machine.
 #pragma once
 
 #include <cstdint>

@@ -110,6 +110,7 @@ void World::Act(const Action& a) {
   switch (a.kind) {
     case Action::kExpect: return Expect(id);
     case Action::kPush: return Push(id, static_cast<uint32_t>(a.which));
+    case Action::kBegin: Expect(id); return Push(id, 0);
     case Action::kTake: return Take(a.path);
     case Action::kDeliver: return Deliver(a.which, true);
     case Action::kRepeat: return Deliver(a.which, false);
@@ -247,7 +248,7 @@ void World::NoteSent(const Completion& c) {
   for (uint32_t i = 0; i < SizesOf(c.transfer).size(); ++i) Release(c.transfer, i);
 }
 
-std::string World::Fingerprint() const {
+Digest128 World::Fingerprint() const {
   std::string out = fmt::format("{}{}\n", sender_dead_, receiver_dead_);
   std::vector<std::string> parts;  // of equal frames in another order the same becomes, where order does not count
   for (const Action& a : script_) parts.push_back(fmt::format("step {} {} {}\n", static_cast<int>(a.kind), a.transfer, a.which));
@@ -259,8 +260,7 @@ std::string World::Fingerprint() const {
   for (const auto& [id, ends] : receiver_ends_) out += fmt::format("ended {} ", id.value);
   for (const auto& [id, failures] : sender_failures_) out += fmt::format("failed {} ", id.value);
   for (const auto& [key, count] : sent_) out += fmt::format("sent {}.{} ", key.first.value, key.second);
-  const Digest256 digest = Sha256(AsBytes(out));
-  return std::string(AsText(digest));
+  return Xxh3(AsBytes(out));
 }
 
 }  // namespace baton

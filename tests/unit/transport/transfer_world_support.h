@@ -15,9 +15,10 @@ inline constexpr WorkerId kSender{1}, kReceiver{2};
 inline constexpr size_t kTransfers = 2, kSlotBytes = 64;  // a transfer's part of the arenas
 
 struct Action {
-  enum Kind { kExpect, kPush, kTake, kDeliver, kCancelReceiver, kCancelSender, kExpire, kLose, kRepeat, kPathLost, kReceiverDies, kSenderDies, kFlush } kind;
+  enum Kind { kExpect, kPush, kBegin, kTake, kDeliver, kCancelReceiver, kCancelSender, kExpire, kLose, kRepeat, kPathLost, kReceiverDies, kSenderDies, kFlush } kind;
   uint64_t transfer = 0;
-  size_t which = 0;   // segment, or frame in the air; kFlush: 1 for frames to the receiver
+  size_t which = 0;   // kPush: the segment (kBegin: Expect and its push in one step); kDeliver, kLose, kRepeat: the frame in the
+                      // air; kFlush: 1 for frames to the receiver
   uint32_t path = 0;  // kTake, kFlush: it goes over that one; kLose, kPathLost: that one breaks
 };
 inline constexpr uint32_t kPaths = 2;
@@ -43,7 +44,7 @@ class World {
   void Settle();
   bool Landed(uint64_t id) const { return landed_.contains(TransferId(id)); }
   /// Equal for equal states.
-  std::string Fingerprint() const;
+  Digest128 Fingerprint() const;
 
  private:
   struct Frame {
