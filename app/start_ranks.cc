@@ -50,16 +50,18 @@ std::vector<std::string> JobRoles(const std::vector<std::string>& roles) {
 /// Every rank's own address, and one key for all where other machines reach them. Each rank calls this, whatever it finds, since
 /// Share is collective.
 Status ResolveOnEveryHost(MpiLaunch& mpi, Config* config) {
-  const Status resolved = ResolveHost(config);
+  Status resolved = ResolveHost(config);
   char own[256] = {};
   gethostname(own, sizeof own - 1);
   ASSIGN_OR_RETURN(const std::string first, mpi.Share(own));
   ASSIGN_OR_RETURN(const std::string key, mpi.Share(MakeKey()));
-  RETURN_IF_ERROR(resolved);
   if (config->cluster.key.empty() && !OnLoopback(*config)) config->cluster.key = key;
-  if (first == own || !OnLoopback(*config)) return OkStatus();
-  return InvalidError("this rank runs on {}, rank 0 on {}, and cluster.bind_host is {}: give an address that other hosts reach, an interface's name "
-                      "(--cluster.bind_host=eth0) or a network (--cluster.bind_host=10.0.0.0/8)", own, first, config->cluster.bind_host);
+  if (resolved.ok() && first != own && OnLoopback(*config)) {
+    resolved = InvalidError("this rank runs on {}, rank 0 on {}, and cluster.bind_host is {}: give an address that other hosts reach, an interface's name "
+                            "(--cluster.bind_host=eth0) or a network (--cluster.bind_host=10.0.0.0/8)", own, first, config->cluster.bind_host);
+  }
+  if (mpi.AllAgree(resolved.ok())) return OkStatus();
+  return resolved.ok() ? UnavailableError("another rank has no address for its peers; it says why") : resolved;
 }
 
 /// Rank 0's address on every rank, once it has prepared its job; empty where that failed, with the error on rank 0 only.
@@ -117,7 +119,10 @@ Status RunUnderMpi(LoadedConfig loaded, RankJob* job) {
   ASSIGN_OR_RETURN(const auto roles, AssignRoles(config.cluster.roles, loaded.origins.at("cluster.roles") == "default", mpi->size()));
   const std::string name = fmt::format("{}-{}", config.cluster.name.empty() ? "rank" : config.cluster.name, mpi->rank());
   RETURN_IF_ERROR(StartLogging(config, name));
-  RETURN_IF_ERROR(ResolveOnEveryHost(*mpi, &config));
+  if (const Status ready = ResolveOnEveryHost(*mpi, &config); !ready.ok()) {
+    mpi->End();
+    return ready;
+  }
   RankSetup setup{config, job == nullptr ? roles[mpi->rank()] : JobRoles(roles[mpi->rank()]), name};
   setup.mpi_communicator = mpi->communicator();
   setup.ranks = mpi->size();

@@ -186,6 +186,7 @@ class Sender {
 
   Result<double> Plain(uint64_t count) {
     const Order order{count, 0, true};
+    const double begin_cpu = CpuSeconds();
     const Instant begin = clock_.Now();
     if (!SendAll(end_.control, Raw(order))) return Ended();
     for (uint64_t id = 0; id < count; ++id) {
@@ -193,10 +194,12 @@ class Sender {
       for (uint32_t i = 0; i < c_.depth; ++i) window.push_back({bench_.segment(id, i), c_.bytes});
       if (!SendPlain(c_, end_, window)) return Ended();
     }
-    return Finish(begin);
+    ASSIGN_OR_RETURN(const double seconds, Finish(begin));
+    busier_cpu_s_ = std::max(CpuSeconds() - begin_cpu, answer_.cpu_s);
+    return seconds;
   }
 
-  /// CPU seconds of the busier process in the last Transport: what it would take at least where each had a core to itself.
+  /// CPU seconds of the busier process in the last Transport or Plain: what it would take at least where each had a core to itself.
   double busier_cpu_s() const { return busier_cpu_s_; }
 
   double Memcpy(uint64_t count) { return bench_.Memcpy(target_, count); }
@@ -232,15 +235,17 @@ Result<nlohmann::ordered_json> Rounds(const TransferBench& c, Sender& sender) {
   const double each = std::max(std::min(warm, probe) / 4, 1e-6);
   const auto count = static_cast<uint64_t>(std::clamp(c.seconds / each, 4.0, 1e6));
   const double bytes = static_cast<double>(count) * static_cast<double>(c.TransferBytes());
-  std::vector<double> transport, copy, plain, ratio, plain_ratio, cpu_ratio, latency;
+  std::vector<double> transport, copy, plain, ratio, plain_ratio, cpu_ratio, plain_cpu_ratio, latency;
   sender.Memcpy(count);
   for (uint32_t round = 0; round < c.rounds; ++round) {
     const double begin_cpu = CpuSeconds();
     copy.push_back(GbPerS(bytes, sender.Memcpy(count)));
     const double copy_cpu_s = CpuSeconds() - begin_cpu;
     ASSIGN_OR_RETURN(const double transport_s, sender.Transport(count));
-    cpu_ratio.push_back(copy_cpu_s / sender.busier_cpu_s());
+    const double transport_cpu_s = sender.busier_cpu_s();
+    cpu_ratio.push_back(copy_cpu_s / transport_cpu_s);
     ASSIGN_OR_RETURN(const double plain_s, sender.Plain(count));
+    plain_cpu_ratio.push_back(sender.busier_cpu_s() / transport_cpu_s);
     transport.push_back(GbPerS(bytes, transport_s));
     plain.push_back(GbPerS(bytes, plain_s));
     ratio.push_back(transport.back() / copy.back());
@@ -255,7 +260,8 @@ Result<nlohmann::ordered_json> Rounds(const TransferBench& c, Sender& sender) {
                                 {c.transport == "mpi" ? "mpi_loop_gb_per_s" : "socket_gb_per_s", Quantile(plain, 0.5)},
                                 {c.transport == "mpi" ? "mpi_loop_ratio" : "socket_ratio", Quantile(plain_ratio, 0.5)},
                                 {"ratio_low", Quantile(ratio, 0)}, {"ratio_high", Quantile(ratio, 1)},
-                                {"cpu_ratio", Quantile(cpu_ratio, 0.5)}, {"latency_p50_us", Quantile(latency, 0.5)}, {"latency_p99_us", Quantile(latency, 0.99)}, {"rounds", c.rounds}};
+                                {"cpu_ratio", Quantile(cpu_ratio, 0.5)},
+                                {c.transport == "mpi" ? "mpi_loop_cpu_ratio" : "socket_cpu_ratio", Quantile(plain_cpu_ratio, 0.5)}, {"latency_p50_us", Quantile(latency, 0.5)}, {"latency_p99_us", Quantile(latency, 0.99)}, {"rounds", c.rounds}};
 }
 
 }  // namespace

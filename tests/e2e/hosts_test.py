@@ -17,7 +17,7 @@ BODIES = [
     {"prompt": "The capital of France is", "max_tokens": 16, "logprobs": 2, "ignore_eos": True, "temperature": 0},
     {"prompt": "".join(f"{i} plus {i} is {2 * i}. " for i in range(60)), "max_tokens": 16, "logprobs": 2, "ignore_eos": True, "temperature": 0.9, "seed": 7},
 ]
-SETTINGS = ["cluster.bind_host=eth0", "gateway.host=10.77.0.1", "model.threads=1"]
+SETTINGS = ["cluster.bind_host=eth0", "model.threads=1"]
 
 
 def fingerprint(answer):
@@ -94,6 +94,7 @@ def test_a_worker_joins_from_another_host_and_one_without_the_key_does_not():
     with across(ranks=3, settings=[f"cluster.key={key}", "cluster.roles=coordinator+gateway,store,prefill+decode"]) as server:
         coordinator = next(w for w in server.cluster()["workers"] if "coordinator" in w["roles"] or "gateway" in w["roles"])
         address = coordinator["address"]
+        assert address.startswith("10.77.0.1:"), coordinator
         command = [BINARY, "cluster", "--model", demo_model(), "--join", address, "--role", "prefill+decode", "--cluster.bind_host=eth0", "--cluster.name=late"]
         for settings, reason in ((["--cluster.key=another"], "wrong cluster key"), ([], "needs the cluster's key")):
             refused = on("host3", *command, *settings)
@@ -119,7 +120,6 @@ def test_loopback_over_several_hosts_is_explained():
     mpirun = os.environ["BATON_HOSTS_MPIRUN"].split()
     run = subprocess.run([*mpirun, "-n", "3", BINARY, "cluster", "--model", demo_model(), "--gateway.port=0"], stdin=subprocess.DEVNULL,
                          capture_output=True, text=True, timeout=60)
-    assert run.returncode != 0
     assert "bind_host=eth0" in run.stdout + run.stderr, run.stdout + run.stderr
 
 
