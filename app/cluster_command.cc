@@ -28,7 +28,12 @@ Result<LoadedConfig> Load(const ClusterCommand& c, const CommandLine& line) {
 }
 
 Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
-  const Config& config = loaded.config;
+  Config config = loaded.config;
+  RETURN_IF_ERROR(ResolveHost(&config));
+  if (config.cluster.key.empty() && !OnLoopback(config)) {
+    return InvalidError("a worker that other machines reach needs the cluster's key to join: start the cluster with cluster.key (BATON_CLUSTER_KEY) set, "
+                        "and give it here, too");
+  }
   ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(config.cluster.join));
   ASSIGN_OR_RETURN(std::vector<std::string> roles, ParseRoles(role));
   if (config.transport.kind == "mpi" || config.transport.kind == "local") {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "app/bind_host.h"
 #include "app/mpi_launch.h"
 #include "app/roles.h"
 #include "base/log.h"
@@ -17,7 +18,7 @@
 namespace baton {
 namespace {
 
-std::string MakeKey() { return fmt::format("{:016x}{:016x}", EntropySeed(), EntropySeed()); }
+std::string MakeKey() { return fmt::format("{:016x}{:016x}{:016x}{:016x}", EntropySeed(), EntropySeed(), EntropySeed(), EntropySeed()); }
 
 /// A lonely rank is of no use: it ends when mpirun does, even if that was killed.
 void EndWithParent() {
@@ -46,6 +47,23 @@ std::vector<std::string> JobRoles(const std::vector<std::string>& roles) {
   return out;
 }
 
+/// Every rank's own address, and one key for all where other machines reach them. Each rank calls this, whatever it finds, since
+/// Share is collective.
+Status ResolveOnEveryHost(MpiLaunch& mpi, Config* config) {
+  Status resolved = ResolveHost(config);
+  char own[256] = {};
+  gethostname(own, sizeof own - 1);
+  ASSIGN_OR_RETURN(const std::string first, mpi.Share(own));
+  ASSIGN_OR_RETURN(const std::string key, mpi.Share(MakeKey()));
+  if (config->cluster.key.empty() && !OnLoopback(*config)) config->cluster.key = key;
+  if (resolved.ok() && first != own && OnLoopback(*config)) {
+    resolved = InvalidError("this rank runs on {}, rank 0 on {}, and cluster.bind_host is {}: give an address that other hosts reach, an interface's name "
+                            "(--cluster.bind_host=eth0) or a network (--cluster.bind_host=10.0.0.0/8)", own, first, config->cluster.bind_host);
+  }
+  if (mpi.AllAgree(resolved.ok())) return OkStatus();
+  return resolved.ok() ? UnavailableError("another rank has no address for its peers; it says why") : resolved;
+}
+
 /// Rank 0's address on every rank, once it has prepared its job; empty where that failed, with the error on rank 0 only.
 Result<std::string> ShareAddress(MpiLaunch& mpi, Rank& rank, const Config& config, RankJob* job) {
   Status prepared;
@@ -70,9 +88,11 @@ Status StartLogging(const Config& config, const std::string& name) {
   return InitLogging(log);
 }
 
-bool OnLoopback(const Config& config) {
-  const std::string& host = config.cluster.bind_host;
-  return host.rfind("127.", 0) == 0 || host == "localhost" || host == "::1";
+bool OnLoopback(const Config& config) { return IsLoopback(config.cluster.bind_host); }
+
+Status ResolveHost(Config* config) {
+  ASSIGN_OR_RETURN(config->cluster.bind_host, ResolveBindHost(config->cluster.bind_host));
+  return OkStatus();
 }
 
 Status RunAlone(LoadedConfig loaded, RankJob* job) {
@@ -80,6 +100,8 @@ Status RunAlone(LoadedConfig loaded, RankJob* job) {
   if (loaded.origins.at("transport.kind") == "default") config.transport.kind = "local";
   const std::string name = job == nullptr ? "serve" : "job";
   RETURN_IF_ERROR(StartLogging(config, name));
+  RETURN_IF_ERROR(ResolveHost(&config));
+  if (config.cluster.key.empty() && !OnLoopback(config)) config.cluster.key = MakeKey();
   if (job != nullptr) RETURN_IF_ERROR(job->Prepare(config));
   const std::vector<std::string> roles = {"coordinator", "gateway", "store", "prefill", "decode"};
   RankSetup setup{config, job == nullptr ? roles : JobRoles(roles), name};
@@ -97,8 +119,9 @@ Status RunUnderMpi(LoadedConfig loaded, RankJob* job) {
   ASSIGN_OR_RETURN(const auto roles, AssignRoles(config.cluster.roles, loaded.origins.at("cluster.roles") == "default", mpi->size()));
   const std::string name = fmt::format("{}-{}", config.cluster.name.empty() ? "rank" : config.cluster.name, mpi->rank());
   RETURN_IF_ERROR(StartLogging(config, name));
-  if (config.cluster.key.empty() && !OnLoopback(config)) {
-    ASSIGN_OR_RETURN(config.cluster.key, mpi->Share(MakeKey()));
+  if (const Status ready = ResolveOnEveryHost(*mpi, &config); !ready.ok()) {
+    mpi->End();
+    return ready;
   }
   RankSetup setup{config, job == nullptr ? roles[mpi->rank()] : JobRoles(roles[mpi->rank()]), name};
   setup.mpi_communicator = mpi->communicator();

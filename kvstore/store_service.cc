@@ -67,8 +67,8 @@ class PutSessionImpl final : public wire::PutSession::Server {
       : context_(context), store_(store), io_(io), headers_(std::move(headers)), landed_(kj::mv(landed)) {}
 
   kj::Promise<void> finish(FinishContext context) override {
-    auto landed = std::exchange(landed_, LandedBlocks(Result<BlockRefs>(AbortedError("this put was finished before"))));
-    return landed.then([this, context](Result<BlockRefs> blocks) mutable -> kj::Promise<void> {
+    auto landed = std::exchange(landed_, LandedBlocks(Result<Landed>(AbortedError("this put was finished before"))));
+    return landed.then([this, context](Result<Landed> blocks) mutable -> kj::Promise<void> {
       if (!blocks.ok()) {
         WriteStatus(blocks.status(), context.getResults().initStatus());
         return kj::READY_NOW;
@@ -77,7 +77,7 @@ class PutSessionImpl final : public wire::PutSession::Server {
         Status status;
         uint32_t stored = 0;
       };
-      auto refs = std::make_shared<BlockRefs>(std::move(*blocks));
+      auto refs = std::make_shared<BlockRefs>(std::move(blocks->blocks));
       auto put = OnIoThread(context_, io_, [&store = store_, &pool = context_.pool, headers = headers_, refs]() {
         Taken taken;
         for (size_t i = 0; i < headers.size(); ++i) {
@@ -170,7 +170,7 @@ kj::Promise<void> StoreService::put(PutContext context) {
   auto out = results.initWanted(static_cast<uint32_t>(wanted.size()));
   for (uint32_t i = 0; i < wanted.size(); ++i) out.set(i, wanted[i]);
   if (wanted.empty()) return kj::READY_NOW;
-  auto incoming = ExpectBlocks(context_, {WorkerId(params.getFrom()), ToString(params.getTransportAddress())}, wanted.size(), 1);
+  auto incoming = ExpectBlocks(context_, {WorkerId(params.getFrom()), ToString(params.getTransportAddress())}, wanted.size(), 1, BlockDigests::kNone);  // Put makes them
   if (!incoming.ok()) return fail(incoming.status());
   context_.WriteTarget(incoming->id, results.initTarget());
   results.setSession(kj::heap<PutSessionImpl>(context_, store_, io_, std::move(headers), kj::mv(incoming->landed)));

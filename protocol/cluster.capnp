@@ -1,6 +1,7 @@
 @0xd4a1c1f6be0f3a52;
-# The control plane of a cluster. Every rank listens on one port whose bootstrap is a Node; after `hello` its services are
-# capabilities. Workers dial each other directly: a route answers with addresses, never with proxied capabilities, so the
+# The control plane of a cluster. Every rank listens on one port. A connection begins with a greeting that is no RPC
+# (protocol/greeting.h: versions, and the proof that both sides know the cluster key); behind it the bootstrap is a Node, whose
+# services are capabilities. Workers dial each other directly: a route answers with addresses, never with proxied capabilities, so the
 # coordinator is out of the picture once it has answered. KV bytes never pass here: they move over a Transport, by transfer id.
 # Failures that a peer can act on travel as WireStatus in the answer; a kj exception means that the peer is gone.
 using Cxx = import "/capnp/c++.capnp";
@@ -13,10 +14,8 @@ struct WireStatus {
 }
 
 interface Node {
-  hello @0 (version :UInt32, clusterKey :Text) -> (status :WireStatus, version :UInt32,
-            coordinator :Coordinator, decode :Decode, prefill :Prefill, store :Store, inspect :Inspect);
-  # A capability is null where this rank has no such role. A wrong key or a version that is neither this one nor the one
-  # before it is refused with the reason.
+  services @0 () -> (coordinator :Coordinator, decode :Decode, prefill :Prefill, store :Store, inspect :Inspect);
+  # A capability is null where this rank has no such role.
 }
 
 interface Inspect {

@@ -25,7 +25,7 @@ TransferPump::~TransferPump() {
   thread_.join();
   transport_.reset();  // no landing is written and no segment read from here on
   const Status stopped = CancelledError("the transport was stopped");
-  for (auto& [id, done] : receives_) done(stopped);
+  for (auto& [id, receive] : receives_) receive.done(stopped);
   for (auto& [id, send] : sends_) {
     if (send.done) send.done(stopped);
   }
@@ -52,13 +52,14 @@ bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
   return connected.ok();
 }
 
-void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done) {
-  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done)]() mutable {
+void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done, std::span<Digest128> digests) {
+  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done), digests]() mutable {
     Status status;
+    const auto digest_run = static_cast<uint32_t>(digests.empty() ? 0 : CeilDiv(landings.size(), digests.size()));
     if (!Reach(from, &status)) return done(status);
-    status = transport_->Expect(id, from.id, landings, deadline);
+    status = transport_->Expect(id, from.id, landings, deadline, digest_run);
     if (!status.ok()) return done(status);
-    receives_[id] = std::move(done);
+    receives_[id] = {std::move(done), digest_run, digests};
   });
 }
 
@@ -104,7 +105,7 @@ void TransferPump::Disconnect(WorkerId peer) {
 void TransferPump::OnCompletion(const Completion& c) {
   const auto send = sends_.find(c.transfer);
   switch (c.kind) {
-    case CompletionKind::kSegmentLanded: return;
+    case CompletionKind::kSegmentLanded: return KeepDigest(c);
     case CompletionKind::kTransferLanded: return EndReceive(c.transfer, OkStatus());
     case CompletionKind::kSent:
       if (send == sends_.end()) return;
@@ -119,6 +120,11 @@ void TransferPump::OnCompletion(const Completion& c) {
   }
 }
 
+void TransferPump::KeepDigest(const Completion& c) {
+  const auto found = receives_.find(c.transfer);
+  if (c.digested && found != receives_.end()) found->second.digests[c.index / found->second.digest_run] = c.digest;
+}
+
 void TransferPump::CountSent(Send& send) {
   const double seconds = ToSeconds(clock_.Now() - send.begin), bytes = static_cast<double>(std::exchange(send.open_bytes, 0));
   if (seconds <= 0) return;
@@ -129,7 +135,7 @@ void TransferPump::CountSent(Send& send) {
 void TransferPump::EndReceive(TransferId id, const Status& status) {
   const auto found = receives_.find(id);
   if (found == receives_.end()) return;
-  const Done done = std::move(found->second);
+  const Done done = std::move(found->second.done);
   receives_.erase(found);
   done(status);
 }

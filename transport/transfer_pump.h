@@ -34,8 +34,9 @@ class TransferPump {
   const std::string& kind() const { return kind_; }
   const std::string& address() const { return address_; }
 
-  /// Receives a transfer: `done` once, with ok when all landings are filled. Until then the landings belong to the pump.
-  void Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done);
+  /// Receives a transfer: `done` once, with ok when all landings are filled. Until then the landings belong to the pump,
+  /// and `digests`: one for each of so many equal runs of landings, hashed while they arrive (Transport::Expect).
+  void Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done, std::span<Digest128> digests = {});
   /// Sends segments; may be called many times for one transfer. The bytes belong to the pump until CloseSend's `done`.
   void Push(TransferId id, PeerEnd to, std::vector<Segment> segments);
   /// No more pushes follow: `done` once, when all bytes are sent (ok) or the transfer failed.
@@ -49,6 +50,11 @@ class TransferPump {
   double sent_bytes_per_s() const { return sent_bytes_per_s_.load(std::memory_order_relaxed); }
 
  private:
+  struct Receive {
+    Done done;
+    uint32_t digest_run = 0;
+    std::span<Digest128> digests;
+  };
   struct Send {
     size_t open_segments = 0, open_bytes = 0;
     Instant begin;  // of the pushes that are open
@@ -59,6 +65,7 @@ class TransferPump {
   void Do(std::function<void()> command);
   void Loop();
   void OnCompletion(const Completion& completion);
+  void KeepDigest(const Completion& completion);
   void EndReceive(TransferId id, const Status& status);
   void CountSent(Send& send);
   void EndSendIfOver(TransferId id);
@@ -70,7 +77,7 @@ class TransferPump {
   Mailbox<std::function<void()>> commands_;
   std::atomic<double> sent_bytes_per_s_{0};
   // Of the pump's thread:
-  std::unordered_map<TransferId, Done> receives_;
+  std::unordered_map<TransferId, Receive> receives_;
   std::unordered_map<TransferId, Send> sends_;
   std::atomic<bool> stop_{false};
   std::thread thread_;

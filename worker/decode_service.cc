@@ -15,6 +15,8 @@
 namespace baton {
 namespace {
 
+const std::vector<double> kExposedBuckets = {5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 1};
+
 using GenerateCall = capnp::CallContext<wire::Decode::GenerateParams, wire::Decode::GenerateResults>;
 
 /// One generate call, from its request to its last token. Destroying it cancels: the engine's request, the transfer and the
@@ -34,8 +36,9 @@ class DecodeCall final : public EngineClient {
   }
   kj::Promise<void> Prepare();
   kj::Promise<Status> PrefillAt(MemberInfo worker);
-  kj::Promise<Status> OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer);
-  Status Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests);
+  using DigestsAnswer = kj::Promise<capnp::Response<wire::Digests::GetResults>>;
+  kj::Promise<Status> OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer, DigestsAnswer digests);
+  Status Accept(const MemberInfo& worker, Result<Landed> landed, const std::vector<Digest128>& digests);
   kj::Promise<void> PrefillHere();
   kj::Promise<void> Start();
   void KeepBlocks();
@@ -107,7 +110,7 @@ kj::Promise<void> DecodeCall::Prepare() {
 kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
   const auto have = static_cast<uint32_t>(blocks_.size());
   const size_t total = CeilDiv(request_.request.prompt.size(), block_tokens());
-  auto incoming = ExpectBlocks(context_, {worker.id, worker.transport_address}, total - have, context_.layout.layers);
+  auto incoming = ExpectBlocks(context_, {worker.id, worker.transport_address}, total - have, context_.layout.layers, BlockDigests::kMade);
   if (!incoming.ok()) return Status(UnavailableError("no room for the landing blocks: {}", incoming.status().message()));
   return context_.peers.Dial(worker.address).then(
       [this, worker, have, incoming = std::move(*incoming)](Result<kj::Own<Peer>> peer) mutable -> kj::Promise<Status> {
@@ -116,16 +119,19 @@ kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
         WriteRequest(request_.request, request_.root, request.initRequest());
         request.setFirstBlock(have);
         context_.WriteTarget(incoming.id, request.initTarget());
-        auto answer = (*peer)->Guard(kj::Promise<capnp::Response<wire::Prefill::PrefillResults>>(request.send()));
-        auto done = answer.then([this, worker, landed = kj::mv(incoming.landed)](capnp::Response<wire::Prefill::PrefillResults> r) mutable {
-          return OnPrefilled(worker, kj::mv(landed), kj::mv(r));
+        auto sent = request.send();
+        DigestsAnswer digests = sent.getDigests().getRequest().send();  // asked for already: they come with the answer
+        auto answer = (*peer)->Guard(kj::Promise<capnp::Response<wire::Prefill::PrefillResults>>(kj::mv(sent)));
+        auto done = answer.then([this, worker, landed = kj::mv(incoming.landed), digests = kj::mv(digests)](capnp::Response<wire::Prefill::PrefillResults> r) mutable {
+          return OnPrefilled(worker, kj::mv(landed), kj::mv(r), kj::mv(digests));
         });
         // The landing's deadline is the call's: an answer after it is of no use.
         return CatchAsStatus(context_.timer.timeoutAfter(context_.timeout.count() * kj::NANOSECONDS, (*peer)->Guard(kj::mv(done))));
       });
 }
 
-kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer) {
+kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer,
+                                           DigestsAnswer digests) {
   const Status status = ReadStatus(answer.getStatus());
   if (!status.ok()) return status;
   const RequestStats stats = ReadStats(answer.getStats());
@@ -139,31 +145,36 @@ kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBloc
     SendRoute(known);
     SendTokens(&*first_token_, 1);
   }
-  auto digests_cap = answer.getDigests();
-  auto digests = digests_cap.getRequest().send().then([](capnp::Response<wire::Digests::GetResults> r) {
+  const Instant begin = context_.clock.Now();
+  auto read = digests.then([](capnp::Response<wire::Digests::GetResults> r) {
     std::vector<Digest128> out;
     for (const auto digest : r.getDigests()) out.push_back(ReadDigest(digest));
     return out;
   });
-  return digests.then([this, worker, landed = kj::mv(landed)](std::vector<Digest128> list) mutable {
-    return landed.then([this, worker, list = std::move(list)](Result<BlockRefs> blocks) { return Accept(worker, std::move(blocks), list); });
-  }).attach(kj::mv(digests_cap));
+  return read.then([this, worker, begin, landed = kj::mv(landed)](std::vector<Digest128> list) mutable {
+    return landed.then([this, worker, begin, list = std::move(list)](Result<Landed> blocks) {
+      const Status status = Accept(worker, std::move(blocks), list);
+      if (status.ok()) counters_.exposed_s.Observe(ToSeconds(context_.clock.Now() - begin));
+      return status;
+    });
+  }).attach(answer.getDigests());  // dropping it ends the hand-off
 }
 
 /// The landed blocks become this request's, and the full ones everybody's here.
-Status DecodeCall::Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests) {
+Status DecodeCall::Accept(const MemberInfo& worker, Result<Landed> landed, const std::vector<Digest128>& digests) {
   if (!landed.ok()) return landed.status();
-  const Status verified = VerifyBlocks(context_.pool, landed->ids(), digests);
+  const Status verified = landed->Verify(digests);
   if (!verified.ok()) {
     counters_.corrupt.Increment();
     return verified.WithContext(fmt::format("hand-off from {}", worker.name));
   }
   const size_t have = blocks_.size();
-  for (size_t i = 0; i < landed->size() && have + i < chain_.size(); ++i) {
+  BlockRefs& blocks = landed->blocks;
+  for (size_t i = 0; i < blocks.size() && have + i < chain_.size(); ++i) {
     const BlockKey parent = have + i == 0 ? request_.root : chain_[have + i - 1];
-    context_.pool.Publish(landed->ids()[i], chain_[have + i], parent, digests[i]);
+    context_.pool.Publish(blocks.ids()[i], chain_[have + i], parent, digests[i]);
   }
-  blocks_.Append(std::move(*landed));
+  blocks_.Append(std::move(blocks));
   ready_tokens_ = static_cast<uint32_t>(request_.request.prompt.size());
   first_token_valid_ = true;
   return OkStatus();
@@ -266,7 +277,8 @@ DecodeService::DecodeService(WorkerContext& context, EngineHost& engine, StoreCl
       counters_{context.metrics.Counter("baton_worker_prefill_remote_total", "Requests whose prompt a prefill worker computed"),
                 context.metrics.Counter("baton_worker_prefill_local_total", "Requests whose prompt was computed here"),
                 context.metrics.Counter("baton_worker_prefill_fallback_total", "Prefill workers that failed a request"),
-                context.metrics.Counter("baton_worker_handoff_corrupt_total", "Hand-offs whose digest was wrong: computed again")} {}
+                context.metrics.Counter("baton_worker_handoff_corrupt_total", "Hand-offs whose digest was wrong: computed again"),
+                context.metrics.Histogram("baton_worker_handoff_exposed_seconds", "From the end of a prefill elsewhere until its last byte was here and verified", kExposedBuckets)} {}
 
 kj::Promise<void> DecodeService::generate(GenerateContext context) {
   context.allowCancellation();

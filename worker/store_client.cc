@@ -136,28 +136,29 @@ kj::Promise<Result<BlockRefs>> StoreClient::FetchSome(std::vector<BlockKey> keys
 
 /// Has the leased blocks pushed into fresh pool blocks, verifies and publishes them.
 kj::Promise<Result<BlockRefs>> StoreClient::Receive(std::shared_ptr<Lookup> lookup) {
-  auto incoming = ExpectBlocks(context_, {lookup->store.id, lookup->store.transport_address}, lookup->digests.size(), 1);
+  auto incoming = ExpectBlocks(context_, {lookup->store.id, lookup->store.transport_address}, lookup->digests.size(), 1, BlockDigests::kMade);
   if (!incoming.ok()) return Result<BlockRefs>(incoming.status());
   auto push = KJ_ASSERT_NONNULL(lookup->lease).pushRequest();
   context_.WriteTarget(incoming->id, push.initTarget());
-  auto pushed = push.send().then([](capnp::Response<wire::StoreLease::PushResults> r) -> kj::Promise<Result<BlockRefs>> {
+  auto pushed = push.send().then([](capnp::Response<wire::StoreLease::PushResults> r) -> LandedBlocks {
     const Status failed = ReadStatus(r.getStatus());
-    if (!failed.ok()) return Result<BlockRefs>(failed);
+    if (!failed.ok()) return Result<Landed>(failed);
     return kj::NEVER_DONE;  // the landing decides
   });
-  return kj::mv(incoming->landed).exclusiveJoin(kj::mv(pushed)).then([this, lookup](Result<BlockRefs> landed) -> Result<BlockRefs> {
-    if (!landed.ok()) return landed;
-    const Status verified = VerifyBlocks(context_.pool, landed->ids(), lookup->digests);
+  return kj::mv(incoming->landed).exclusiveJoin(kj::mv(pushed)).then([this, lookup](Result<Landed> landed) -> Result<BlockRefs> {
+    if (!landed.ok()) return landed.status();
+    const Status verified = landed->Verify(lookup->digests);
     if (!verified.ok()) {
       corrupt_.Increment();
       return verified;
     }
-    for (size_t i = 0; i < landed->size(); ++i) context_.pool.Publish(landed->ids()[i], lookup->keys[i], lookup->parents[i], lookup->digests[i]);
-    fetched_.Increment(static_cast<double>(landed->size()));
+    BlockRefs& blocks = landed->blocks;
+    for (size_t i = 0; i < blocks.size(); ++i) context_.pool.Publish(blocks.ids()[i], lookup->keys[i], lookup->parents[i], lookup->digests[i]);
+    fetched_.Increment(static_cast<double>(blocks.size()));
     const double seconds = ToSeconds(context_.clock.Now() - lookup->begin);
-    const double rate = static_cast<double>(landed->size() * context_.pool.block_bytes()) / std::max(seconds, 1e-6);
+    const double rate = static_cast<double>(blocks.size() * context_.pool.block_bytes()) / std::max(seconds, 1e-6);
     bytes_per_s_ = bytes_per_s_ == 0 ? rate : 0.8 * bytes_per_s_ + 0.2 * rate;
-    return landed;
+    return Result<BlockRefs>(std::move(blocks));
   });
 }
 

@@ -24,7 +24,7 @@ def demo_model():
 class Baton:
     """A running server: `ranks` processes under mpirun, or one process (ranks=0)."""
 
-    def __init__(self, ranks=4, model=None, transport=None, store="", settings=(), ready=60):
+    def __init__(self, ranks=4, model=None, transport=None, store="", settings=(), ready=60, mpirun=MPIRUN):
         self.folder = tempfile.TemporaryDirectory(prefix="baton-test-")
         self.log_path = pathlib.Path(self.folder.name) / "log"
         self.out_path = pathlib.Path(self.folder.name) / "out"
@@ -32,7 +32,7 @@ class Baton:
         options += [f"--store.path={store}"] if store else []
         options += [f"--transport.kind={transport}"] if transport else []
         options += [f"--{s}" for s in settings]
-        command = [BINARY, "serve", *options] if ranks == 0 else [*MPIRUN, "-n", str(ranks), BINARY, "cluster", *options]
+        command = [BINARY, "serve", *options] if ranks == 0 else [*mpirun, "-n", str(ranks), BINARY, "cluster", *options]
         self.out, self.log = open(self.out_path, "w"), open(self.log_path, "w")
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.log, env=ENVIRONMENT, start_new_session=True)
         self.url = self._wait_until_ready(ready)

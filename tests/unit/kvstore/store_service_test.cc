@@ -183,7 +183,7 @@ TEST_F(StoreServiceTest, PutsAndGivesBack) {
   // And back, into the pool over here.
   OpenAnswer opened = Open(KeysOf(blocks));
   ASSERT_EQ(opened.getHeaders().size(), 3u);
-  auto incoming = ExpectBlocks(here_->context, there_->end(), 3, 1);
+  auto incoming = ExpectBlocks(here_->context, there_->end(), 3, 1, BlockDigests::kMade);
   ASSERT_TRUE(incoming.ok());
   auto push = opened.getLease().pushRequest();
   here_->context.WriteTarget(incoming->id, push.initTarget());
@@ -197,11 +197,11 @@ TEST_F(StoreServiceTest, PutsAndGivesBack) {
     EXPECT_EQ(*ReadKey(opened.getHeaders()[i].getKey()), blocks[i].header.key);
     EXPECT_EQ(opened.getHeaders()[i].getTokens(), blocks[i].header.tokens);
   }
-  EXPECT_TRUE(VerifyBlocks(*here_->pool, landed->ids(), digests).ok());
+  EXPECT_TRUE(landed->Verify(digests).ok());
   digests[1].low ^= 1;
-  EXPECT_EQ(VerifyBlocks(*here_->pool, landed->ids(), digests).code(), StatusCode::kDataLoss);
+  EXPECT_EQ(landed->Verify(digests).code(), StatusCode::kDataLoss);
   digests.pop_back();
-  EXPECT_EQ(VerifyBlocks(*here_->pool, landed->ids(), digests).code(), StatusCode::kDataLoss);
+  EXPECT_EQ(landed->Verify(digests).code(), StatusCode::kDataLoss);
 }
 
 TEST_F(StoreServiceTest, WantsOnlyWhatItLacks) {
@@ -323,14 +323,14 @@ TEST_F(StoreServiceTest, TheLeaseKeepsTheBytes) {
   for (const TestBlock& block : blocks) ASSERT_TRUE(store_->Put(block.header, block.bytes).ok());
   OpenAnswer opened = Open(KeysOf(blocks));
   for (const TestBlock& block : blocks) ASSERT_TRUE(store_->Remove(block.header.key).ok());
-  auto incoming = ExpectBlocks(here_->context, there_->end(), 2, 1);
+  auto incoming = ExpectBlocks(here_->context, there_->end(), 2, 1, BlockDigests::kMade);
   ASSERT_TRUE(incoming.ok());
   auto push = opened.getLease().pushRequest();
   here_->context.WriteTarget(incoming->id, push.initTarget());
   auto pushed = kj::Promise<capnp::Response<wire::StoreLease::PushResults>>(push.send()).eagerlyEvaluate(nullptr);
   auto landed = Wait(kj::mv(incoming->landed));
   ASSERT_TRUE(landed.ok());
-  EXPECT_TRUE(VerifyBlocks(*here_->pool, landed->ids(), {blocks[0].header.digest, blocks[1].header.digest}).ok());
+  EXPECT_TRUE(landed->Verify({blocks[0].header.digest, blocks[1].header.digest}).ok());
 }
 
 TEST_F(StoreServiceTest, StatsLookupAndFlush) {
@@ -349,10 +349,10 @@ TEST_F(StoreServiceTest, StatsLookupAndFlush) {
 
 TEST_F(StoreServiceTest, LandingsOfAnExpectThatIsDroppedComeBack) {
   {
-    auto incoming = ExpectBlocks(here_->context, there_->end(), 16, 2);
+    auto incoming = ExpectBlocks(here_->context, there_->end(), 16, 2, BlockDigests::kNone);
     ASSERT_TRUE(incoming.ok());
     EXPECT_EQ(here_->pool->stats().referenced, 16u);
-    EXPECT_EQ(ExpectBlocks(here_->context, there_->end(), 1, 1).status().code(), StatusCode::kExhausted);
+    EXPECT_EQ(ExpectBlocks(here_->context, there_->end(), 1, 1, BlockDigests::kNone).status().code(), StatusCode::kExhausted);
   }
   EXPECT_TRUE(Idle());
 }

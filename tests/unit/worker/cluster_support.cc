@@ -18,8 +18,8 @@ class CountedTransport final : public Transport {
   Result<WorkerId> Connect(WorkerId peer, const std::string& address) override { return inner_->Connect(peer, address); }
   void Disconnect(WorkerId peer) override { inner_->Disconnect(peer); }
   Status Register(const ArenaMemory& arena) override { return inner_->Register(arena); }
-  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline) override {
-    return inner_->Expect(id, from, landings, deadline);
+  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, uint32_t digest_run) override {
+    return inner_->Expect(id, from, landings, deadline, digest_run);
   }
   Status Push(TransferId id, WorkerId to, std::span<const Segment> segments) override { return inner_->Push(id, to, segments); }
   void Cancel(TransferId id) override { inner_->Cancel(id); }
