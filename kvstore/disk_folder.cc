@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kFormatLine = "baton-store 1";
+
+/// Left free on the disk for the index, whatever store.disk_bytes allows: a RocksDB that meets a full disk may end the process.
+constexpr uint64_t kIndexReserveBytes = 8_MiB;
 
 std::string ExtentPath(const std::string& folder, size_t file) { return fmt::format("{}/extents/{:06}", folder, file); }
 
@@ -60,7 +64,17 @@ Result<std::unique_ptr<DiskFolder>> DiskFolder::Open(const DiskFolderOptions& op
   return folder;
 }
 
+Status DiskFolder::CheckFree(uint64_t bytes) const {
+  struct statvfs info {};
+  if (statvfs(options_.path.c_str(), &info) != 0) return SystemError(errno, "cannot look at", options_.path);
+  const uint64_t free = uint64_t{info.f_bavail} * info.f_frsize;
+  if (free >= bytes) return OkStatus();
+  return ExhaustedError("the disk of the store folder {} is full: {} are free, the store needs {}; free space there, lower store.disk_bytes or choose another store.path",
+                        options_.path, HumanBytes(free), HumanBytes(bytes));
+}
+
 Status DiskFolder::OpenLocked() {
+  if (!options_.read_only) RETURN_IF_ERROR(CheckFree(kIndexReserveBytes / 2));
   if (!options_.read_only) {
     const std::string lock = options_.path + "/LOCK";
     lock_fd_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -257,6 +271,7 @@ Status DiskFolder::Read(const BlockKey& key, const DiskPlace& place, MutableByte
 }
 
 Result<IndexRow> DiskFolder::Write(RecordHeader& header, Bytes payload, uint32_t page) {
+  RETURN_IF_ERROR(CheckFree(kIndexReserveBytes + payload.size()));
   const size_t number = page / kExtentPages;
   if (!extents_[number]) {
     ASSIGN_OR_RETURN(extents_[number], files_.Open(ExtentPath(options_.path, number), false));
@@ -296,6 +311,7 @@ Status DiskFolder::Commit(std::span<const IndexRow> rows, bool sync) {
     if (status.ok()) status = synced;
     extent_dirty_[i] = false;  // after a failed sync the kernel may have dropped the pages: trying again would prove nothing
   }
+  if (status.ok()) status = CheckFree(kIndexReserveBytes / 8);
   if (status.ok()) status = index_->Commit(rows, deletes_, sync ? std::optional(batch_) : std::nullopt, sync);
   if (!status.ok()) {
     for (const IndexRow& row : rows) space_.Free(row.place.page, row.place.pages());
