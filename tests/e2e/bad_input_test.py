@@ -252,7 +252,7 @@ def test_paths_that_are_no_models():
             assert done.code in (1, 2) and done.out == "" and str(path)[:50] in done.err, str(done)
         done = baton("generate", "--model", here / "pipe.gguf", *PROMPT, code=None, timeout=30)  # nobody writes into it: no hang
         assert done.code in (1, 2), str(done)
-        refused("tokenize", "--model", "", words="--model")
+        refused("tokenize", "--model", "", words="cannot open")
 
 
 # ---- settings ----
@@ -279,9 +279,30 @@ def test_config_files():
         bomb.write_text("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)))
         assert baton("config", "--print", "--config", bomb, code=None, timeout=60).code == 2
         refused("config", "--print", "--config", here / "none.yaml", words="none.yaml")
-        refused("config", "--print", "--config", here, words=str(here))
+        refused("config", "--print", "--config", here, words=str(here), code=1)
         for name, value, word in (("BATON_GATEWAY_PORT", "x", "BATON_GATEWAY_PORT"), ("BATON_MODEL_KV_DTYPE", "f61", "int8"), ("BATON_LOG_JSON", "2", "true or false")):
             refused("config", "--print", environment={name: value}, words=[name, word])
+
+
+def test_text_that_is_no_utf8():
+    """Paths and values are bytes: they reach the disk as they are and JSON as U+FFFD."""
+    with folder() as here:
+        odd = os.fsencode(here) + b"/\xff\xfe"
+        def run(*command):
+            done = subprocess.run([BINARY.encode(), *command], capture_output=True, env=ENVIRONMENT, timeout=60)
+            assert 0 <= done.returncode <= 2 and b"terminate" not in done.stderr, done
+            return done
+        assert b"\xef\xbf\xbd" in run(b"config", b"--print", b"--model.name=\xff").stdout
+        assert run(b"store", b"import", b"--path", odd, os.fsencode(GOLDEN / "cache/tiny-qwen2-f32_turn1.safetensors"), b"--json").returncode == 0
+        for action in (b"stat", b"ls", b"verify"):
+            done = run(b"store", action, b"--path", odd, b"--json")
+            assert done.returncode == 0 and all(json.loads(line) for line in done.stdout.decode().splitlines()), done
+        for command in ([b"generate", b"--model", TINY.encode(), b"--prompt", b"\xff\xfea", b"--max-tokens", b"2", b"--json"],
+                        [b"generate", b"--model", TINY.encode(), b"--prompt", b"The river", b"--max-tokens", b"60", b"--ignore-eos", b"--json", *[b"--stop=" + bytes([b]) for b in range(0x80, 0xc0)]]):
+            done = run(*command)
+            assert done.returncode == 0 and json.loads(done.stdout.decode())["text"] is not None, done
+        assert run(b"generate", b"--model", odd + b"none", b"--prompt", b"a").returncode == 2
+        assert run(b"doctor", b"--json", b"--gateway.port=0", b"--store.path=" + odd, b"--model.path=" + odd + b"x").stdout.decode()
 
 
 def test_serve_says_what_is_wrong():
@@ -392,10 +413,9 @@ def test_a_full_disk():
             (disk / "rest").unlink()
             assert len(baton("store", "ls", "--path", disk / "store", "--json").rows()) == blocks > 0, "nothing was lost"
     with open("/dev/full", "w") as full:
-        done = subprocess.run([BINARY, "config", "--doc"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
-        assert done.returncode == 1, "what could not be printed is no success"
-        done = subprocess.run([BINARY, "version", "--json"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
-        assert done.returncode in (0, 1)
+        for command in (["config", "--doc"], ["version", "--json"], ["generate", "--model", TINY, *map(str, PROMPT)], ["store", "ls", "--help"]):
+            done = subprocess.run([BINARY, *command], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
+            assert done.returncode == 1 and b"could not be written" in done.stderr, f"what could not be printed is no success: {command} {done}"
 
 
 def test_outputs_that_cannot_be_written():
