@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "kvstore/file_layer.h"
+#include "gateway/stop_matcher.h"
 #include "model/detokenizer.h"
 #include "model/grammar/grammar_text.h"
 #include "worker/engine.h"
@@ -32,25 +33,23 @@ struct GenerateCommand {
 class AnswerText final : public EngineListener {
  public:
   AnswerText(std::shared_ptr<const Tokenizer> tokenizer, const std::vector<std::string>& stop, bool print)
-      : decoder_(std::move(tokenizer), true), stop_(stop), print_(print) {
-    for (const std::string& s : stop) longest_stop_ = std::max(longest_stop_, s.size());
-  }
+      : decoder_(std::move(tokenizer), true), matcher_(stop), print_(print) {}
   void OnToken(RequestId, const TokenEvent& event) override {
-    if (stopped_) return;
+    if (stopped()) return;
     events.push_back(event);
     Add(decoder_.Push(event.token));
   }
   void OnEnd(RequestId, FinishReason why, const RequestStats& final_stats, const Status& final_status) override {
-    if (!stopped_) Add(decoder_.Finish());
-    Print(text.size());
-    reason = stopped_ ? FinishReason::kStop : why;
+    if (!stopped()) Add(decoder_.Finish());
+    if (!stopped()) Show(matcher_.Finish());
+    reason = stopped() ? FinishReason::kStop : why;
     stats = final_stats;
-    if (!stopped_) status = final_status;
+    if (!stopped()) status = final_status;
   }
   void OnSealed(RequestId, SealedBlock) override {}  // the request does not use the pool
   void OnLayer(RequestId, uint32_t, uint32_t, uint32_t, const std::vector<BlockId>&) override {}
 
-  bool stopped() const { return stopped_; }
+  bool stopped() const { return matcher_.matched(); }
   std::vector<TokenEvent> events;
   std::string text;
   FinishReason reason = FinishReason::kNone;
@@ -58,30 +57,17 @@ class AnswerText final : public EngineListener {
   Status status;
 
  private:
-  void Add(const std::string& piece) {
-    const size_t from = text.size() - std::min(text.size(), longest_stop_);
-    text += piece;
-    size_t end = std::string::npos;
-    for (const std::string& s : stop_) end = std::min(end, text.find(s, from));
-    if (end != std::string::npos) {
-      text.resize(end);
-      stopped_ = true;
-    }
-    // What may still turn out to begin a stop string is not shown yet.
-    Print(stopped_ ? text.size() : text.size() - std::min(text.size(), longest_stop_));
-  }
-  void Print(size_t end) {
-    if (!print_ || end <= printed_) return;
-    std::fwrite(text.data() + printed_, 1, end - printed_, stdout);
+  void Add(const std::string& piece) { Show(matcher_.Push(piece)); }
+  void Show(const std::string& certain) {
+    text += certain;
+    if (!print_) return;
+    std::fwrite(certain.data(), 1, certain.size(), stdout);
     std::fflush(stdout);
-    printed_ = end;
   }
 
   StreamDecoder decoder_;
-  const std::vector<std::string>& stop_;
+  StopMatcher matcher_;
   const bool print_;
-  bool stopped_ = false;
-  size_t longest_stop_ = 0, printed_ = 0;
 };
 
 Status RunEngine(const GenerateRequest& request, uint32_t speculative_tokens, Model& model, AnswerText& answer) {
@@ -115,7 +101,7 @@ void PrintJson(const GenerateRequest& request, const AnswerText& answer) {
       {"finish_reason", answer.reason == FinishReason::kLength ? "length" : "stop"},
       {"seed", request.sampling.seed},
       {"timings", {{"prefill_ms", answer.stats.prefill_s * 1e3}, {"decode_ms", answer.stats.decode_s * 1e3}}}};
-  std::printf("%s\n", result.dump().c_str());
+  std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
 /// The grammar that --json-schema or --grammar asks for; empty: any text.

@@ -56,7 +56,8 @@ Result<Digest256> Sha256File(const std::string& path) {
 Digest256 HmacSha256(Bytes key, Bytes data) {
   Digest256 out;
   unsigned int length = 0;
-  CHECK(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
+  const void* key_data = key.empty() ? "" : static_cast<const void*>(key.data());  // null would mean "the key of before"
+  CHECK(HMAC(EVP_sha256(), key_data, static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
              data.size(), reinterpret_cast<unsigned char*>(out.data()), &length) != nullptr);
   return out;
 }

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "protocol/wire_text.h"
+
 namespace baton {
 
 Result<BlockKey> ReadKey(capnp::Data::Reader data) {
@@ -90,7 +92,7 @@ SamplingParams ReadSampling(wire::Sampling::Reader in) {
 
 void WriteRequest(const GenerateRequest& request, const BlockKey& root, wire::GenerateRequest::Builder out) {
   out.setId(request.id.value);
-  out.setTenant(request.tenant);
+  out.setTenant(ToText(request.tenant));
   WriteTokens(request.prompt, out.initPrompt(static_cast<uint32_t>(request.prompt.size())));
   out.setMaxTokens(request.max_tokens);
   out.setGenerated(request.generated);
@@ -153,7 +155,7 @@ void WriteStats(const RequestStats& stats, wire::Stats::Builder out) {
   out.setQueueS(stats.queue_s);
   out.setPrefillS(stats.prefill_s);
   out.setDecodeS(stats.decode_s);
-  out.setRoute(stats.route);
+  out.setRoute(ToText(stats.route));
 }
 
 RequestStats ReadStats(wire::Stats::Reader in) {

@@ -1,10 +1,12 @@
 #include "protocol/wire_status.h"
 
+#include "protocol/wire_text.h"
+
 namespace baton {
 
 void WriteStatus(const Status& status, wire::WireStatus::Builder out) {
   out.setCode(static_cast<uint16_t>(status.code()));
-  if (!status.ok()) out.setMessage(status.message());
+  if (!status.ok()) out.setMessage(ToText(status.message()));
 }
 
 Status ReadStatus(wire::WireStatus::Reader in) {
