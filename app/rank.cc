@@ -125,7 +125,7 @@ class Rank::Impl {
 };
 
 Result<PeerAddress> Rank::Impl::Listen() {
-  RETURN_IF_ERROR(node_->Listen(io_, setup_.config.cluster.bind_host));
+  RETURN_IF_ERROR(node_->Listen(io_.provider->getNetwork(), timer(), io_.waitScope, setup_.config.cluster.bind_host));
   self_.name = setup_.name;
   self_.roles = setup_.roles;
   self_.hostname = HostName();
@@ -348,7 +348,8 @@ Status Rank::Impl::Run(const PeerAddress& coordinator) {
   return status;
 }
 
-/// First whatever calls into the roles, then the transport (its last words run on the loop), then the roles.
+/// First whatever calls into the roles, then the transport stops (its last words run on the loop), then the roles end; calls of theirs
+/// that a broken connection did not end still name the pump, so it goes last.
 Rank::Impl::~Impl() noexcept {
   const auto problem = kj::runCatchingExceptions([this]() {
     services_ = NodeServices();
@@ -359,12 +360,13 @@ Rank::Impl::~Impl() noexcept {
     if (worker_ != nullptr) worker_->StopServing();
     peers_ = nullptr;
     io_.waitScope.poll();
-    pump_ = nullptr;
+    if (pump_ != nullptr) pump_->Stop();
     io_.waitScope.poll();
     worker_ = nullptr;
     store_ = nullptr;
     coordinator_ = nullptr;
     io_.waitScope.poll();
+    pump_ = nullptr;
   });
   KJ_IF_MAYBE(e, problem) { LOG_ERROR("ending: {}", kj::str(*e).cStr()); }
 }

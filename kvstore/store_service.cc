@@ -63,7 +63,7 @@ class LeaseImpl final : public wire::StoreLease::Server {
 
 class PutSessionImpl final : public wire::PutSession::Server {
  public:
-  PutSessionImpl(TransferContext& context, BlockStore& store, TaskThreads& io, std::vector<BlockHeader> headers, LandedBlocks landed)
+  PutSessionImpl(TransferContext& context, BlockStore& store, TaskRunner& io, std::vector<BlockHeader> headers, LandedBlocks landed)
       : context_(context), store_(store), io_(io), headers_(std::move(headers)), landed_(kj::mv(landed)) {}
 
   kj::Promise<void> finish(FinishContext context) override {
@@ -97,7 +97,7 @@ class PutSessionImpl final : public wire::PutSession::Server {
  private:
   TransferContext& context_;
   BlockStore& store_;
-  TaskThreads& io_;
+  TaskRunner& io_;
   const std::vector<BlockHeader> headers_;
   LandedBlocks landed_;
 };

@@ -17,7 +17,7 @@ namespace baton {
 /// before they are taken: it bounds what is under way.
 class StoreService final : public wire::Store::Server {
  public:
-  StoreService(TransferContext& context, BlockStore& store, HoldTable& holds, TaskThreads& io)
+  StoreService(TransferContext& context, BlockStore& store, HoldTable& holds, TaskRunner& io)
       : context_(context), store_(store), holds_(holds), io_(io) {}
 
   kj::Promise<void> open(OpenContext context) override;
@@ -35,7 +35,7 @@ class StoreService final : public wire::Store::Server {
   TransferContext& context_;
   BlockStore& store_;
   HoldTable& holds_;
-  TaskThreads& io_;
+  TaskRunner& io_;
 };
 
 }  // namespace baton

@@ -8,6 +8,7 @@ namespace baton {
 namespace {
 
 constexpr kj::Duration kRetry = 100 * kj::MILLISECONDS;
+constexpr Duration kJoinAgain = std::chrono::seconds(10);
 constexpr int kSilentBeats = 10;  // heartbeats without an answer after which the coordinator counts as gone
 
 }  // namespace
@@ -64,9 +65,9 @@ kj::Promise<Status> MemberSession::Announce(std::string transport_kind, std::str
   self_.transport_kind = std::move(transport_kind);
   self_.transport_address = std::move(transport_address);
   auto sent = SendAnnounce().then([this](Status status) -> kj::Promise<Status> {
-    if (status.code() != StatusCode::kAborted) return status;
-    // Getting ready took longer than silence may last: dead by now to the coordinator, but not here.
-    return Register().then([this](Status again) -> kj::Promise<Status> {
+    if (status.code() != StatusCode::kAborted && status.code() != StatusCode::kUnavailable) return status;
+    // Getting ready took longer than silence may last, or the connection broke meanwhile: dead by now to the coordinator, but not here.
+    return Join(kJoinAgain).then([this](Status again) -> kj::Promise<Status> {
       if (!again.ok()) return again;
       return SendAnnounce();
     });

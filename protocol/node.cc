@@ -49,15 +49,15 @@ std::string PeerName(kj::AsyncIoStream& stream) {
 NodeServer::NodeServer(NodeServices& services, std::string cluster_key)
     : server_(kj::heap<NodeImpl>(services)), cluster_key_(std::move(cluster_key)) {}
 
-Status NodeServer::Listen(kj::AsyncIoContext& io, const std::string& host) {
+Status NodeServer::Listen(kj::Network& network, kj::Timer& timer, kj::WaitScope& scope, const std::string& host) {
   const auto problem = kj::runCatchingExceptions([&]() {
-    receiver_ = io.provider->getNetwork().parseAddress(kj::StringPtr(host.c_str()), 0).wait(io.waitScope)->listen();
+    receiver_ = network.parseAddress(kj::StringPtr(host.c_str()), 0).wait(scope)->listen();
     port_ = static_cast<uint16_t>(receiver_->getPort());
   });
   KJ_IF_MAYBE(e, problem) {
     return InvalidError("cannot listen on {}: {}; set cluster.bind_host to an address of this machine", host, e->getDescription().cStr());
   }
-  accepting_ = Accept(io.provider->getTimer()).eagerlyEvaluate(nullptr);
+  accepting_ = Accept(timer).eagerlyEvaluate(nullptr);
   return OkStatus();
 }
 

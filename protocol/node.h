@@ -27,7 +27,7 @@ class NodeServer {
   /// `services` outlives the server. Peers must know the very same key, an empty one included.
   NodeServer(NodeServices& services, std::string cluster_key);
   /// Listens on `host`, any free port. Errors: kInvalid (the address cannot be bound: says why and which option to change).
-  Status Listen(kj::AsyncIoContext& io, const std::string& host);
+  Status Listen(kj::Network& network, kj::Timer& timer, kj::WaitScope& scope, const std::string& host);
   uint16_t port() const { return port_; }
   /// Connections that were turned away.
   uint64_t refused() const { return refused_; }

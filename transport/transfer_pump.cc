@@ -9,41 +9,58 @@ namespace {
 constexpr size_t kMaxCommands = 1 << 16;  // far above layers × transfers; a full box makes the caller wait its turn
 constexpr Duration kIdle = std::chrono::milliseconds(20);
 
+Status Stopped() { return CancelledError("the transport was stopped"); }
+
 }  // namespace
 
-TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock)
+TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock) : TransferPump(std::move(transport), clock, NoThread()) {
+  thread_ = std::thread([this] { Loop(); });
+}
+
+TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock, NoThread)
     : transport_(std::move(transport)),
       clock_(clock),
       kind_(transport_->name()),
       address_(transport_->address()),
-      commands_(kMaxCommands, [this] { transport_->Wake(); }),
-      thread_([this] { Loop(); }) {}
+      commands_(kMaxCommands, [this] { transport_->Wake(); }) {}
 
-TransferPump::~TransferPump() {
+TransferPump::~TransferPump() { Stop(); }
+
+void TransferPump::Stop() {
+  if (transport_ == nullptr) return;
   stop_ = true;
   transport_->Wake();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  else Turn();
+  commands_.Close();
   transport_.reset();  // no landing is written and no segment read from here on
-  const Status stopped = CancelledError("the transport was stopped");
-  for (auto& [id, receive] : receives_) receive.done(stopped);
-  for (auto& [id, send] : sends_) {
-    if (send.done) send.done(stopped);
+  for (auto& [id, receive] : std::exchange(receives_, {})) receive.done(Stopped());
+  for (auto& [id, send] : std::exchange(sends_, {})) {
+    if (send.done) send.done(Stopped());
   }
 }
 
 void TransferPump::Do(std::function<void()> command) {
-  while (!commands_.Push(std::move(command))) std::this_thread::yield();
+  while (!commands_.Push(std::move(command))) {
+    if (commands_.closed()) return;
+    std::this_thread::yield();
+  }
 }
 
 void TransferPump::Loop() {
-  std::array<Completion, 256> completions;
   for (bool last = false; !last;) {
     last = stop_;  // read first: what was asked for before the end is still done
-    for (auto& command : commands_.Drain()) command();
-    const size_t n = transport_->Poll(completions);
-    for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
-    if (!last && n == 0 && commands_.size() == 0) transport_->Wait(kIdle);
+    const size_t ended = Turn();
+    if (!last && ended == 0 && commands_.size() == 0) transport_->Wait(kIdle);
   }
+}
+
+size_t TransferPump::Turn() {
+  std::array<Completion, 256> completions;
+  for (auto& command : commands_.Drain()) command();
+  const size_t n = transport_->Poll(completions);
+  for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
+  return n;
 }
 
 bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
@@ -53,6 +70,7 @@ bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
 }
 
 void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done, std::span<Digest128> digests) {
+  if (commands_.closed()) return done(Stopped());
   Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done), digests]() mutable {
     Status status;
     const auto digest_run = static_cast<uint32_t>(digests.empty() ? 0 : CeilDiv(landings.size(), digests.size()));
@@ -79,6 +97,7 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
 }
 
 void TransferPump::CloseSend(TransferId id, Done done) {
+  if (commands_.closed()) return done(Stopped());
   Do([this, id, done = std::move(done)]() mutable {
     Send& send = sends_[id];
     send.closed = true;

@@ -26,10 +26,16 @@ class TransferPump {
   };
 
   TransferPump(std::unique_ptr<Transport> transport, const Clock& clock);
-  /// Ends every open transfer with kCancelled.
+  /// Without a thread of its own: whoever made the transport calls Turn when it woke (a simulation). All calls on one thread.
+  struct NoThread {};
+  TransferPump(std::unique_ptr<Transport> transport, const Clock& clock, NoThread);
   ~TransferPump();
   TransferPump(const TransferPump&) = delete;
   TransferPump& operator=(const TransferPump&) = delete;
+
+  /// Ends the transport and every open transfer, with kCancelled; what is asked for afterwards is answered so at once, on the caller's
+  /// thread. Whoever still holds transfers may be destroyed after it, but before this object. Idempotent.
+  void Stop();
 
   const std::string& kind() const { return kind_; }
   const std::string& address() const { return address_; }
@@ -45,6 +51,9 @@ class TransferPump {
   void Cancel(TransferId id);
   /// The peer is dead: its transfers fail now.
   void Disconnect(WorkerId peer);
+
+  /// Does what was asked for and tells what has ended; gives how many completions there were.
+  size_t Turn();
 
   /// Smoothed speed at which pushes leave; 0 until one has.
   double sent_bytes_per_s() const { return sent_bytes_per_s_.load(std::memory_order_relaxed); }

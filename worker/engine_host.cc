@@ -5,17 +5,17 @@
 namespace baton {
 
 EngineHost::EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed,
-                       FetchBlocks fetch)
+                       FetchBlocks fetch, const Drive& drive)
     : on_sealed_(std::move(on_sealed)),
       fetch_(std::move(fetch)),
       pool_(pool),
       loop_(loop),
       block_tokens_(model.kv_layout().block_tokens),
       engine_(Engine::Create(config, model, pool, *this, clock)),
-      thread_(std::make_unique<EngineThread>(*engine_)) {}
+      drive_(drive(*engine_)) {}
 
 EngineHost::~EngineHost() noexcept {
-  thread_.reset();  // ends every request; its events are dropped with this object
+  drive_.reset();  // ends every request; its events are dropped with this object
   *alive_ = false;
   for (Event& event : events_) {
     if (auto* sealed = std::get_if<SealedBlock>(&event.what)) on_sealed_(std::move(*sealed), sealed->key);

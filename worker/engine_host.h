@@ -37,10 +37,13 @@ class EngineHost final : private EngineListener {
  public:
   /// `on_sealed` gets each block computed here and the first key of its chain, on the loop's thread.
   using OnSealedBlock = std::function<void(SealedBlock block, const BlockKey& first)>;
-  /// `fetch`, where given, brings blocks chain[have…] that were computed here before back into the pool, as far as it can.
+  /// Brings blocks chain[have…] that were computed here before back into the pool, as far as it can.
   using FetchBlocks = std::function<kj::Promise<BlockRefs>(std::vector<BlockKey> chain, size_t have)>;
+  /// Makes the engine step until the result is destroyed, which ends every request as EngineThread's destructor does.
+  using Drive = std::function<std::shared_ptr<void>(Engine&)>;
+  static std::shared_ptr<void> OnOwnThread(Engine& engine) { return std::make_shared<EngineThread>(engine); }
   EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed,
-             FetchBlocks fetch = {});
+             FetchBlocks fetch = {}, const Drive& drive = OnOwnThread);
   ~EngineHost() noexcept override;
 
   /// A handle's destruction cancels the request (if it runs), ends its events and gives its blocks back at the next step.
@@ -110,7 +113,7 @@ class EngineHost final : private EngineListener {
   std::unordered_map<RequestId, std::shared_ptr<LayerSink>> layers_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<EngineThread> thread_;
+  std::shared_ptr<void> drive_;
   Background fetches_{"blocks of preempted requests"};
 };
 

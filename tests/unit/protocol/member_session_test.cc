@@ -287,5 +287,25 @@ TEST_F(MemberSessionTest, DeadBeforeItCouldAnnounce) {
   EXPECT_EQ(script_.beats[0].incarnation, 102u);
 }
 
+/// The connection broke while the worker got ready: it joins again instead of giving up (found by the simulation).
+TEST_F(MemberSessionTest, TheCoordinatorIsLostBeforeItCouldAnnounce) {
+  auto session = Make();
+  ASSERT_TRUE(Wait(session->Join(std::chrono::seconds(10))).ok());
+  Restart();
+  EXPECT_TRUE(Wait(session->Announce("tcp", "tcp:there")).ok());
+  EXPECT_EQ(script_.registered.size(), 2u);
+  EXPECT_EQ(script_.announced, (std::vector<std::string>{"tcp:there"})) << "the first one never arrived";
+  ASSERT_TRUE(Beats(1));
+  EXPECT_EQ(script_.beats[0].incarnation, 102u);
+}
+
+TEST_F(MemberSessionTest, ARefusalToAnnounceIsNotTriedAgain) {
+  auto session = Make();
+  ASSERT_TRUE(Wait(session->Join(std::chrono::seconds(10))).ok());
+  script_.refuse_announce = InvalidError("no");
+  EXPECT_EQ(Wait(session->Announce("tcp", "tcp:there")).code(), StatusCode::kInvalid);
+  EXPECT_EQ(script_.registered.size(), 1u);
+}
+
 }  // namespace
 }  // namespace baton

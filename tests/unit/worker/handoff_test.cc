@@ -224,7 +224,7 @@ TEST_F(HandOffTest, APrefillWorkerThatIsNotThere) {
 TEST_F(HandOffTest, AWorkerThatRefusesUsIsNotTheClientsFault) {
   Make();
   prefill_->base.node->server = std::make_unique<NodeServer>(prefill_->base.node->services, "another key");
-  ASSERT_TRUE(prefill_->base.node->server->Listen(io_, "127.0.0.1").ok());
+  ASSERT_TRUE(prefill_->base.node->server->Listen(io_.provider->getNetwork(), io_.provider->getTimer(), io_.waitScope, "127.0.0.1").ok());
   MemberInfo stranger = prefill_->base.self;
   stranger.address = prefill_->base.node->address();
   const GenerateRequest request = Request(2 * kBt, 1);
