@@ -85,6 +85,7 @@ int RunProgram(const CommandLine& line) {
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);
   AddBenchLoadCommand(*bench, context);
+  AddBenchMembersCommand(*bench, context);
   AddBenchRouterCommand(*bench, context);
   AddBenchStoreCommand(*bench, context);
   AddBenchTransferCommand(*bench, context);

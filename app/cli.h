@@ -47,6 +47,7 @@ void AddVersionCommand(CLI::App& program, CommandContext& context);
 // Below `bench`:
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);
 void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);
+void AddBenchMembersCommand(CLI::App& bench, CommandContext& context);
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);
 void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);
 void AddBenchTransferCommand(CLI::App& bench, CommandContext& context);

@@ -19,7 +19,7 @@ struct ModelOptions {
 struct ClusterOptions {
   std::vector<std::string> roles = {"coordinator+gateway", "store", "prefill", "decode"};
   std::string bind_host = "127.0.0.1", join, name, key;
-  double heartbeat_s = 0.2, dead_after_s = 1.2, connect_timeout_s = 10;
+  double heartbeat_s = 0.2, dead_after_s = 1.2, stuck_after_s = 30, connect_timeout_s = 10;
 };
 struct GatewayOptions {
   std::string host = "127.0.0.1", admin_key;
@@ -42,7 +42,8 @@ struct TransportOptions {
   double transfer_timeout_s = 20;
 };
 struct RouterOptions {
-  uint32_t local_prefill_tokens = 64;
+  uint32_t local_prefill_tokens = 64, tenant_in_flight = 0;
+  double max_wait_s = 20, hold_above_s = 0.1;
   std::string policy = "cost";
 };
 struct LogOptions {

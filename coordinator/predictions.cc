@@ -94,13 +94,15 @@ void Predictions::Expire(Instant now) {
   for (auto& [worker, pending] : pending_) pending.EraseOlder(now, kLongestPendingS);
 }
 
-void Predictions::AddTo(WorkerId worker, WorkerLoad& load) const {
-  const auto it = pending_.find(worker);
-  if (it == pending_.end()) return;
-  const WorkerLoad& sum = it->second.sum;
-  load.queued_prefill_tokens += sum.queued_prefill_tokens;
-  load.running += sum.running;
-  load.free_blocks -= std::min(load.free_blocks, sum.total_blocks);
+void Predictions::AddTo(std::span<WorkerView> views) const {
+  for (const auto& [worker, pending] : pending_) {
+    if (pending.requests.empty()) continue;
+    const auto view = std::lower_bound(views.begin(), views.end(), worker, [](const WorkerView& v, WorkerId id) { return v.id < id; });
+    if (view == views.end() || view->id != worker) continue;
+    view->load.queued_prefill_tokens += pending.sum.queued_prefill_tokens;
+    view->load.running += pending.sum.running;
+    view->load.free_blocks -= std::min(view->load.free_blocks, pending.sum.total_blocks);
+  }
 }
 
 void Predictions::Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const {

@@ -38,8 +38,8 @@ class Predictions {
   void Drop(WorkerId worker);
   void Expire(Instant now);
 
-  /// Adds what is in flight to a worker's reported load.
-  void AddTo(WorkerId worker, WorkerLoad& load) const;
+  /// Adds what is in flight to the reported loads; `views` by ascending id.
+  void AddTo(std::span<WorkerView> views) const;
   /// Blocks of the chain that each worker will hold, rounded down to a kept key.
   void Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const;
 

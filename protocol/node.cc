@@ -50,13 +50,14 @@ class NodeImpl final : public wire::Node::Server {
 
 NodeServer::NodeServer(NodeServices& services, std::string cluster_key) : server_(kj::heap<NodeImpl>(services, std::move(cluster_key))) {}
 
-Status NodeServer::Listen(kj::AsyncIoContext& io, const std::string& host) {
+Status NodeServer::Listen(kj::AsyncIoContext& io, const std::string& host, uint16_t port) {
   Status status;
   const auto problem = kj::runCatchingExceptions([&]() {
-    receiver_ = io.provider->getNetwork().parseAddress(kj::StringPtr(host.c_str()), 0).wait(io.waitScope)->listen();
+    receiver_ = io.provider->getNetwork().parseAddress(kj::StringPtr(host.c_str()), port).wait(io.waitScope)->listen();
     port_ = static_cast<uint16_t>(receiver_->getPort());
   });
   KJ_IF_MAYBE(e, problem) {
+    if (port != 0) return InvalidError("cannot listen on {}:{}: {}; the coordinator's address must be this machine's, its port free", host, port, e->getDescription().cStr());
     return InvalidError("cannot listen on {}: {}; set cluster.bind_host to an address of this machine", host, e->getDescription().cStr());
   }
   accepting_ = server_.listen(*receiver_).eagerlyEvaluate([](kj::Exception&& e) { LOG_ERROR("control port: {}", e.getDescription().cStr()); });

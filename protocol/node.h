@@ -25,8 +25,8 @@ class NodeServer {
  public:
   /// `services` outlives the server. Peers must give the very same key, an empty one included.
   NodeServer(NodeServices& services, std::string cluster_key);
-  /// Listens on `host`, any free port. Errors: kInvalid (the address cannot be bound: says why and which option to change).
-  Status Listen(kj::AsyncIoContext& io, const std::string& host);
+  /// Listens on `host`; port 0 is any free one. Errors: kInvalid (the address cannot be bound: says why and which option to change).
+  Status Listen(kj::AsyncIoContext& io, const std::string& host, uint16_t port = 0);
   uint16_t port() const { return port_; }
 
  private:

@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/step_model.h"
 #include "kvstore/block_pool.h"
 #include "model/model.h"
 
@@ -82,8 +83,10 @@ struct EngineRequest {
 struct EngineLoad {
   uint32_t running = 0, waiting = 0;
   uint64_t queued_prefill_tokens = 0;
+  uint64_t steps = 0;        // since the start
   uint64_t preemptions = 0;  // since the start: requests that lost their blocks to others and are computed again
   double step_s = 0, prefill_tokens_per_s = 0, decode_step_s = 0;  // smoothed measurements, 0 = not yet
+  StepModel step_model;
 };
 
 /// Thread: Submit, Cancel, CancelAll, ReleaseHeld, load from any; Step and WaitForWork from one. The destructor gives every

@@ -22,10 +22,11 @@ RouteCandidate Remote(uint32_t cached = 0) { return {kDecode, kPrefill, cached, 
 RouteCandidate Local(uint32_t cached = 0) { return {kDecode, WorkerId(), cached, CacheSource::kNone, {}}; }
 
 WorkerLoad LoadOf(const Predictions& predictions, WorkerId worker) {
-  WorkerLoad load;
-  load.free_blocks = 100;
-  predictions.AddTo(worker, load);
-  return load;
+  std::vector<WorkerView> views(3);
+  for (uint32_t i = 0; i < 3; ++i) views[i].id = WorkerId(i + 1), views[i].load.free_blocks = 100;
+  predictions.AddTo(views);
+  EXPECT_EQ(views[2].load.running + views[2].load.queued_prefill_tokens, 0u) << "nothing was routed to it";
+  return views.at(worker.value - 1).load;
 }
 std::vector<PrefixMatch> MatchOf(const Predictions& predictions, std::span<const BlockKey> keys) {
   std::vector<PrefixMatch> out;

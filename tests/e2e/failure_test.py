@@ -1,0 +1,208 @@
+"""Promise 3: whoever is killed or stopped, and whenever, each open stream goes on and ends with the very tokens of an undisturbed run, each
+of them once. One line for each cell of the table in docs/failure.md."""
+import collections
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+from cluster import Baton, JoinedCluster, in_parallel, run_tests
+
+VICTIMS = ["coordinator", "store", "prefill", "decode"]
+PHASES = ["queued", "prefill", "transfer", "first token", "decode", "drain"]
+TOKENS = 32
+ROLES = [("coordinator", "coordinator"), ("gateway", "gateway"), ("store", "store"), ("prefill", "prefill"), ("decode", "decode"), ("decode-2", "decode")]
+# Few places and small chunks, so that each phase lasts long enough to be met.
+SETTINGS = ["cluster.heartbeat_s=0.05", "engine.max_running=2", "engine.prefill_chunk_tokens=64", "engine.kv_bytes=134217728"]
+
+
+def prompt(seed, words=330):
+    return f"Log {seed}. " + " ".join(f"Station {(seed * 7919 + i * 31) % 997} reports {(i * seed + 13) % 89} birds;" for i in range(words // 5)) + " The next station reports"
+
+
+def bodies(seed):
+    """Every kind of state that a stream carries along."""
+    common = {"max_tokens": TOKENS, "ignore_eos": True}
+    return [
+        {"prompt": prompt(seed), "temperature": 0, "logprobs": 2, **common},
+        {"prompt": prompt(seed + 1, 120), "temperature": 0.9, "seed": 7, "n": 2, "presence_penalty": 0.5, "frequency_penalty": 0.3, "logprobs": 1, **common},
+        {"prompt": prompt(seed + 2, 120), "temperature": 0.8, "top_p": 0.9, "seed": 11, "repetition_penalty": 1.2, "logprobs": 1, **common},
+    ]
+
+
+def with_a_stop(body, answer):
+    """The body with a stop string in the middle of what it answers, cut where no token ends if there is such a place."""
+    text = answer["choices"][0]["text"]
+    middle = len(text) * 3 // 5
+    return dict(body, stop=[text[middle:middle + 5]])
+
+
+def fingerprint(choice):
+    lp = choice["logprobs"]
+    return choice["text"], choice["finish_reason"], tuple(lp["tokens"]), tuple(lp["token_logprobs"]), json.dumps(lp["top_logprobs"])
+
+
+class Reference:
+    """What one undisturbed process answers."""
+
+    def __init__(self):
+        self.server = Baton(ranks=0, settings=["engine.kv_bytes=134217728"])
+
+    def of(self, seed):
+        asked = bodies(seed)
+        asked[2] = with_a_stop(asked[2], self.server.ask("/v1/completions", asked[2]))
+        return asked, [[fingerprint(c) for c in self.server.ask("/v1/completions", body)["choices"]] for body in asked]
+
+
+class Stream:
+    """A streamed answer on a thread of its own: what came, when, and how it ended."""
+
+    def __init__(self, server, body):
+        self.times, self.pieces, self.error = [], collections.defaultdict(list), None
+        self.changed = threading.Condition()
+        self.thread = threading.Thread(target=self._run, args=(server, body))
+        self.thread.start()
+
+    def _run(self, server, body):
+        try:
+            server.stream("/v1/completions", body, self._on_event)
+        except BaseException as e:  # noqa: B902 - reported by answers()
+            self.error = e
+        with self.changed:
+            self.changed.notify_all()
+
+    def _on_event(self, _, event):
+        with self.changed:
+            if "error" in event:
+                self.error = AssertionError(f"an error in the stream: {event}")
+            for choice in event.get("choices", []):
+                self.times.append(time.monotonic())
+                self.pieces[choice["index"]].append(choice)
+            self.changed.notify_all()
+
+    def wait_for_tokens(self, count):
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.times) >= count or self.error or not self.thread.is_alive(), 120), "no token came"
+
+    def answers(self):
+        self.thread.join(180)
+        assert not self.thread.is_alive(), "the stream hangs"
+        if self.error:
+            raise self.error
+        merged = []
+        for index in sorted(self.pieces):
+            pieces = self.pieces[index]
+            lps = [p["logprobs"] for p in pieces if p.get("logprobs")]
+            choice = {"text": "".join(p["text"] for p in pieces), "finish_reason": pieces[-1]["finish_reason"],
+                      "logprobs": {k: [x for lp in lps for x in lp[k]] for k in ("tokens", "token_logprobs", "top_logprobs")}}
+            merged.append(fingerprint(choice))
+        return merged
+
+    def largest_gap(self):
+        return max([b - a for a, b in zip(self.times, self.times[1:])], default=0)
+
+
+def loads(workers, role):
+    return [w["load"] for w in workers.values() if role in w["roles"]]
+
+
+def name_of(server, victim):
+    """The process to hit; of two decode workers the one with more to lose."""
+    if victim != "decode":
+        return victim
+    workers = server.wait_for(lambda ws: "decode" in ws and "decode-2" in ws, "the decode workers")
+    return max(("decode", "decode-2"), key=lambda n: workers[n]["load"]["running"] + workers[n]["load"]["waiting"])
+
+
+def reach(server, phase, asked):
+    """Starts the cell's streams; comes back in the middle of the phase, with the time when it is surely met by the first of them."""
+    if phase == "queued":  # others hold all places when the first comes
+        streams = [Stream(server, body) for body in asked[1:]]
+        streams.insert(0, Stream(server, asked[0]))
+        server.wait_for(lambda ws: any(load["waiting"] > 0 for load in loads(ws, "prefill") + loads(ws, "decode")) or not streams[0].thread.is_alive(), "a queue")
+        return streams
+    streams = [Stream(server, body) for body in asked]
+    whole = max(len(asked[0]["prompt"]) // 8, 1)  # tokens of the prompt, at the least
+    queued = lambda ws: sum(load["queued_prefill_tokens"] for load in loads(ws, "prefill"))  # noqa: E731
+    if phase in ("prefill", "transfer"):
+        server.wait_for(lambda ws: queued(ws) > 0 or streams[0].times, "a prompt being computed")
+    if phase == "transfer":  # the blocks of its first chunks are under way
+        server.wait_for(lambda ws: 0 < queued(ws) < whole or streams[0].times, "blocks under way")
+    if phase == "first token":
+        streams[0].wait_for_tokens(1)
+    if phase in ("decode", "drain"):
+        streams[0].wait_for_tokens(8)
+    return streams
+
+
+def drain(server, name):
+    """Asks the process to leave, and comes back when it has begun to."""
+    worker = server.workers()[name]
+    status, _, data = server.request("POST", f"/admin/drain/{worker['id']}")
+    assert status == 200, (status, data)
+    server.wait_for(lambda ws: name not in ws or ws[name]["state"] == "draining", f"{name} draining")
+
+
+def run_cell(server, reference, victim, phase, number, seed):
+    asked, want = reference.of(seed)
+    streams = reach(server, phase, asked)
+    name = name_of(server, victim)
+    if phase == "drain":
+        drain(server, name if victim != "coordinator" else name_of(server, "decode"))
+    begun = sum(len(s.times) for s in streams)
+    server.signal(name, number)
+    hit = time.monotonic()
+    got = [s.answers() for s in streams]
+    for i, (a, b) in enumerate(zip(got, want)):
+        assert a == b, f"{victim}, {phase}: stream {i} differs\n  got  {a}\n  want {b}"
+    gap = max(s.largest_gap() for s in streams)
+    print(f"       {victim:12} {phase:12} hit after {begun:3} tokens, {time.monotonic() - hit:5.2f} s before the end: equal; largest gap {gap:.2f} s", flush=True)
+    return gap
+
+
+def restore(server):
+    """Starts again whoever is gone."""
+    for name, process in server.processes.items():
+        if process.poll() is not None:
+            server.start(name)
+    server.wait_for_all()
+
+
+def matrix(victims, number=signal.SIGKILL):
+    reference = Reference()
+    try:
+        with JoinedCluster(ROLES, settings=SETTINGS) as server:
+            seed = 1
+            for victim in victims:
+                for phase in PHASES:
+                    run_cell(server, reference, victim, phase, number, seed)
+                    if number == signal.SIGSTOP:
+                        for process in server.processes.values():
+                            process.send_signal(signal.SIGCONT)
+                    restore(server)
+                    seed += 10
+    finally:
+        reference.server.stop()
+
+
+def test_killed_coordinator_in_every_phase():
+    matrix(["coordinator"])
+
+
+def test_killed_store_in_every_phase():
+    matrix(["store"])
+
+
+def test_killed_prefill_worker_in_every_phase():
+    matrix(["prefill"])
+
+
+def test_killed_decode_worker_in_every_phase():
+    matrix(["decode"])
+
+
+if __name__ == "__main__":
+    run_tests(sys.modules[__name__])
