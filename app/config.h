@@ -26,7 +26,7 @@ struct GatewayOptions {
   std::vector<std::string> api_keys;
   uint32_t port = 8000, max_connections = 4096;
   uint64_t max_body_bytes = 16ull << 20;
-  double drain_timeout_s = 20;
+  double drain_timeout_s = 20, wait_for_cluster_s = 30;
 };
 struct EngineOptions {
   uint32_t max_running = 64, max_waiting = 1024, step_token_budget = 512, prefill_chunk_tokens = 256;

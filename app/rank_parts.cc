@@ -78,7 +78,7 @@ ModelIdentity IdentityOf(const ModelInfo& info, const KvLayout& layout, Numerics
 CoordinatorRole::CoordinatorRole(RankContext& context, double settle_s)
     : coordinator_(MakeCoordinatorConfig(context.config, settle_s), context.clock, context.metrics),
       client_(kj::heap<CoordinatorService>(coordinator_, context.metrics, context.timer())),
-      ticks_(RunTicks(coordinator_, context.timer(), FromSeconds(context.config.cluster.dead_after_s / 6)).eagerlyEvaluate([](kj::Exception&& e) {
+      ticks_(RunTicks(coordinator_, context.timer(), FromSeconds(context.config.cluster.dead_after_s / 24)).eagerlyEvaluate([](kj::Exception&& e) {
         LOG_ERROR("the coordinator's clock stopped: {}", e.getDescription().cStr());
       })) {}
 
@@ -247,6 +247,7 @@ std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession&
   ClusterBackendConfig config;
   config.model_name = context.config.model.name;
   config.tenant_secret = context.config.cluster.key;
+  config.give_up_after_s = context.config.gateway.wait_for_cluster_s;
   return std::make_unique<ClusterBackend>(std::move(config), context.timer(), context.clock, context.metrics, context.peers, session, context.members);
 }
 

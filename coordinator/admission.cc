@@ -55,7 +55,7 @@ AdmissionAnswer Admission::Admit(const AdmissionQuery& query, Instant now) {
 }
 
 AdmissionAnswer Admission::AdmitInTurn(const AdmissionQuery& query, Instant now) {
-  const bool fits = query.wait_s <= config_.hold_above_s && !query.crowded;
+  const bool fits = query.room_s <= config_.hold_above_s && !query.crowded;
   const double gap_s = static_cast<double>(query.tokens) / Rate(query);
   if (!queue_.Waits(query.request)) {
     if (fits && queue_.size() == 0) {

@@ -38,6 +38,7 @@ struct AdmissionQuery {
   int32_t priority = 0;   // higher ones go first
   uint64_t tokens = 0;    // to compute: of the prompt what is in no cache, and the expected answer
   double wait_s = 0;      // at the best candidate, before its prompt is computed
+  double room_s = 0;      // the same at the idlest one
   double service_s = 0;   // of the prompt itself there
   uint32_t parallel = 1;  // workers that could compute it
   double answer_s = 0;    // expected time from the first token to the end

@@ -69,7 +69,7 @@ HeartbeatVerdict Coordinator::Heartbeat(WorkerId id, Incarnation incarnation, co
     Member& member = *membership_.Edit(id);
     Apply(member, report, verdict.action == HeartbeatAction::kReplace);
     if (!verdict.resync && report.held && *report.held != member.held) verdict.resync = true;  // an event got lost on the way here
-    predictions_.Reported(id, now);
+    predictions_.Reported(id, member.load, now);
   }
   if (verdict.resync) meters_->lost_beats.Increment();
   return verdict;
@@ -154,7 +154,7 @@ void Coordinator::ReadMembers() const {
   said_.clear();
   for (const auto& [id, member] : membership_.members()) {
     if (!member.ready) continue;
-    Said& said = said_.emplace_back(Said{{id, member.prefill, member.decode, member.store, member.info.draining, member.load}, member.ready_at, member.last_heard});
+    Said& said = said_.emplace_back(Said{{id, member.prefill, member.decode, member.store, member.info.draining, member.load}, member.ready_at});
     said.view.paths = member.paths;
   }
 }
@@ -166,11 +166,8 @@ void Coordinator::FillViews(std::span<const BlockKey> keys, std::vector<WorkerVi
   for (const Said& said : said_) {
     WorkerView& view = views.emplace_back(said.view);
     view.age_s = ToSeconds(now - said.ready_at);
-    // What it said is some time ago, and it went on computing.
-    const double done = view.load.prefill_tokens_per_s * ToSeconds(now - said.heard_at);
-    view.load.queued_prefill_tokens -= std::min(view.load.queued_prefill_tokens, static_cast<uint64_t>(done));
   }
-  predictions_.AddTo(views);
+  predictions_.AddTo(views, now);
   if (config_.slow_start_s > 0) StartSlowly(views);
   const auto note = [&] {
     for (const PrefixMatch& match : matches_) {
@@ -216,6 +213,9 @@ AdmissionAnswer Coordinator::Admit(const RouteQuery& query, const RouteDecision&
   // Nobody is refused on an assumed rate.
   const bool measured = std::any_of(views_.begin(), views_.end(), [](const WorkerView& v) { return v.load.prefill_tokens_per_s > 0; });
   asked.wait_s = measured ? cost.queue_s : 0;
+  asked.room_s = cost.queue_s;
+  for (const RouteCandidate& candidate : decision.candidates) asked.room_s = std::min(asked.room_s, candidate.cost.queue_s);
+  if (!measured) asked.room_s = 0;
   asked.service_s = cost.store_load_s + cost.prefill_s;
   asked.answer_s = decision.answer_s;
   asked.parallel = static_cast<uint32_t>(std::count_if(views_.begin(), views_.end(), [](const WorkerView& v) { return v.prefill && !v.draining; }));

@@ -83,6 +83,7 @@ class Coordinator {
   std::vector<WorkerId> Tick();
   /// As Membership's.
   void Forgive(Duration gap);
+  bool Settles() const { return membership_.Settles(clock_.Now()); }
 
   /// Admission and route. `keys` is the chain of the prompt's full blocks; block_tokens, block_bytes and sequence of `query` are
   /// filled in here. status kExhausted is HTTP 429, kUnavailable 503, both with retry_after_s. A decision that is `held` is none:
@@ -132,7 +133,7 @@ class Coordinator {
   uint64_t decided_ = 0;
   struct Said {  // what a ready member said last
     WorkerView view;
-    Instant ready_at, heard_at;
+    Instant ready_at;
   };
   /// By ascending id; made again after a change of the members.
   mutable std::vector<Said> said_;

@@ -142,8 +142,10 @@ std::string Coordinator::ClusterJson() const {
                {"policy", RoutePolicyName(config_.router.policy)},
                {"membership_version", membership_.version()},
                {"index", {{"blocks", index_.keys()}, {"holder_blocks", index_.holder_blocks()}, {"bytes", index_.bytes()}}},
-               {"prediction", {{"samples", ttft_errors_.size()}, {"ttft_error_median", ttft_errors_.Quantile(0.5)}, {"ttft_error_p90", ttft_errors_.Quantile(0.9)}}},
-               {"admission", {{"held", admission_.held()}, {"in_flight", admission_.in_flight()}, {"tokens_in_flight", admission_.tokens_in_flight()}, {"refused", admission_.refused()}}},
+               {"prediction",
+                {{"samples", ttft_errors_.size()}, {"ttft_error_median", ttft_errors_.Quantile(0.5)}, {"ttft_error_p90", ttft_errors_.Quantile(0.9)}}},
+               {"admission",
+                {{"held", admission_.held()}, {"in_flight", admission_.in_flight()}, {"tokens_in_flight", admission_.tokens_in_flight()}, {"refused", admission_.refused()}}},
                {"workers", Json::array()},
                {"decisions", Json::array()}};
   for (const auto& [id, member] : membership_.members()) json["workers"].push_back(ToJson(member, clock_.Now()));

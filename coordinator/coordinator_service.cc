@@ -7,6 +7,7 @@
 namespace baton {
 namespace {
 
+constexpr int kLateTicks = 4;
 constexpr uint32_t kMaxKeys = 1 << 16;  // of one prompt: a million tokens in the smallest blocks
 
 WorkerLoad ReadLoad(wire::Load::Reader in) {
@@ -86,8 +87,9 @@ class SessionImpl final : public wire::WorkerSession::Server {
     results.setResync(verdict.resync);
     results.setDrain(verdict.drain);
     const Membership& membership = coordinator_.membership();
-    results.setMembershipVersion(membership.version());
-    if (params.getMembershipVersion() == membership.version()) return kj::READY_NOW;
+    const bool tell = params.getMembershipVersion() != membership.version() && !coordinator_.Settles();
+    results.setMembershipVersion(tell ? membership.version() : params.getMembershipVersion());
+    if (!tell) return kj::READY_NOW;
     const std::vector<MemberInfo> ready = membership.Ready();
     auto members = results.initMembers(static_cast<uint32_t>(ready.size()));
     for (uint32_t i = 0; i < ready.size(); ++i) WriteMember(ready[i], members[i]);
@@ -210,7 +212,7 @@ kj::Promise<void> RunTicks(Coordinator& coordinator, kj::Timer& timer, Duration 
   return timer.atTime(due).then([&coordinator, &timer, interval, due]() {
     // This process itself was stopped, or the machine is very busy: nobody could be heard meanwhile, so nobody was silent.
     const Duration late = std::chrono::nanoseconds((timer.now() - due) / kj::NANOSECONDS);
-    if (late > interval) coordinator.Forgive(late);
+    if (late > kLateTicks * interval) coordinator.Forgive(late);
     for (const WorkerId id : coordinator.Tick()) LOG_WARN("worker {} has fallen silent and counts as dead", id.value);
     return RunTicks(coordinator, timer, interval);
   });

@@ -66,7 +66,7 @@ Status Membership::MakeRoom() {
 /// Numbers for one whose name is not known here.
 Status Membership::GiveNumbers(MemberInfo& info, Instant now) {
   const bool returns = info.id.value != 0 && info.id.value < kMostIds && members_.count(info.id) == 0;
-  if (!returns && ToSeconds(now - begin_) < config_.settle_s) {
+  if (!returns && Settles(now)) {
     return UnavailableError("the coordinator has just started and lets the members of its former life come back first; try again");
   }
   RETURN_IF_ERROR(MakeRoom());

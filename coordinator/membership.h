@@ -94,6 +94,8 @@ class Membership {
   size_t ready_count() const;
   /// Grows with every change that others must learn.
   uint64_t version() const { return version_; }
+  /// Within settle_s of the start: who is not here may be on its way back, so nobody is to be told that it is gone.
+  bool Settles(Instant now) const { return ToSeconds(now - begin_) < config_.settle_s; }
   /// What all model workers share; empty before the first and after the last.
   const ModelIdentity& identity() const { return identity_; }
 

@@ -4,12 +4,12 @@ import collections
 import json
 import os
 import signal
+import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-from cluster import Baton, JoinedCluster, in_parallel, run_tests
+from cluster import BINARY, ENVIRONMENT, Baton, JoinedCluster, demo_model, in_parallel, run_tests
 
 VICTIMS = ["coordinator", "store", "prefill", "decode"]
 PHASES = ["queued", "prefill", "transfer", "first token", "decode", "drain"]
@@ -119,10 +119,11 @@ def name_of(server, victim):
 
 def reach(server, phase, asked):
     """Starts the cell's streams; comes back in the middle of the phase, with the time when it is surely met by the first of them."""
-    if phase == "queued":  # others hold all places when the first comes
+    if phase == "queued":  # others hold all places when the first comes; it waits at a worker or, for its turn, at the coordinator
         streams = [Stream(server, body) for body in asked[1:]]
         streams.insert(0, Stream(server, asked[0]))
-        server.wait_for(lambda ws: any(load["waiting"] > 0 for load in loads(ws, "prefill") + loads(ws, "decode")) or not streams[0].thread.is_alive(), "a queue")
+        waits = lambda ws: server.cluster()["admission"]["held"] or any(load["waiting"] for load in loads(ws, "prefill") + loads(ws, "decode"))  # noqa: E731
+        server.wait_for(lambda ws: waits(ws) or streams[0].times, "a queue")
         return streams
     streams = [Stream(server, body) for body in asked]
     whole = max(len(asked[0]["prompt"]) // 8, 1)  # tokens of the prompt, at the least
@@ -155,6 +156,8 @@ def run_cell(server, reference, victim, phase, number, seed):
     begun = sum(len(s.times) for s in streams)
     server.signal(name, number)
     hit = time.monotonic()
+    if victim == "coordinator" and number == signal.SIGKILL:
+        server.start(name)  # as a supervisor does; those that wait for it would wait gateway.wait_for_cluster_s
     got = [s.answers() for s in streams]
     for i, (a, b) in enumerate(zip(got, want)):
         assert a == b, f"{victim}, {phase}: stream {i} differs\n  got  {a}\n  want {b}"
@@ -164,11 +167,15 @@ def run_cell(server, reference, victim, phase, number, seed):
 
 
 def restore(server):
-    """Starts again whoever is gone."""
-    for name, process in server.processes.items():
-        if process.poll() is not None:
-            server.start(name)
-    server.wait_for_all()
+    """Starts again whoever is gone or going."""
+
+    def everybody(workers):
+        for name, process in server.processes.items():
+            if process.poll() is not None:
+                server.start(name)
+        return set(workers) == set(server.roles) and all(w["state"] == "ready" for w in workers.values())
+
+    server.wait_for(everybody, "all are there again", 120)
 
 
 def matrix(victims, number=signal.SIGKILL):
@@ -202,6 +209,84 @@ def test_killed_prefill_worker_in_every_phase():
 
 def test_killed_decode_worker_in_every_phase():
     matrix(["decode"])
+
+
+def test_a_stopped_worker_is_left_and_not_believed_when_it_wakes():
+    reference = Reference()
+    try:
+        with JoinedCluster(ROLES, settings=SETTINGS) as server:
+            gaps = []
+            for seed, victim, phase in ((501, "decode", "decode"), (511, "decode", "first token"), (521, "prefill", "prefill"), (531, "store", "decode")):
+                before = {n: w["incarnation"] for n, w in server.workers().items()}
+                gaps.append(run_cell(server, reference, victim, phase, signal.SIGSTOP, seed))
+                gone = server.wait_for(lambda ws: len(ws) == len(ROLES) - 1, "one that is declared dead")
+                name = next(n for n in before if n not in gone)
+                server.signal(name, signal.SIGCONT)
+                now = server.wait_for(lambda ws: name in ws and ws[name]["state"] == "ready", "it is back")
+                assert now[name]["incarnation"] > before[name], "it must come back as another"
+                asked, want = reference.of(seed + 5)
+                assert [s.answers() for s in [Stream(server, b) for b in asked]] == want, "wrong after it woke"
+            print(f"       largest gap {max(gaps):.2f} s", flush=True)
+    finally:
+        reference.server.stop()
+
+
+def forty(server, reference, number, seed):
+    """40 streams, a quarter of them with two choices; the busier decode worker is hit in the middle."""
+    tokens = int(os.environ.get("BATON_FAILURE_TOKENS", "300"))
+    asked = []
+    for i in range(40):
+        style = {"temperature": 0} if i % 2 else {"temperature": 0.8, "seed": i, "presence_penalty": 0.2}
+        asked.append({"prompt": prompt(seed + i, 40), "max_tokens": tokens, "ignore_eos": True, "logprobs": 0, "n": 2 if i % 4 == 0 else 1, **style})
+    want = in_parallel([lambda b=b: [fingerprint(c) for c in reference.server.ask("/v1/completions", b, timeout=900)["choices"]] for b in asked])
+    streams = [Stream(server, body) for body in asked]
+    for stream in streams:
+        stream.wait_for_tokens(tokens // 10)
+    server.signal(name_of(server, "decode"), number)
+    equal = sum(s.answers() == w for s, w in zip(streams, want))
+    print(f"       {equal} of 40 equal; largest gap {max(s.largest_gap() for s in streams):.2f} s", flush=True)
+    assert equal == 40
+
+
+def test_forty_streams_one_of_two_decode_workers_killed():
+    reference = Reference()
+    try:
+        with JoinedCluster(ROLES, settings=["engine.kv_bytes=536870912"]) as server:
+            forty(server, reference, signal.SIGKILL, 1000)
+    finally:
+        reference.server.stop()
+
+
+def test_forty_streams_one_of_two_decode_workers_stopped():
+    reference = Reference()
+    try:
+        with JoinedCluster(ROLES, settings=["engine.kv_bytes=536870912"]) as server:
+            forty(server, reference, signal.SIGSTOP, 2000)
+    finally:
+        reference.server.stop()
+
+
+def test_the_coordinators_rank_is_killed_under_mpirun():
+    """The gateway is on another rank, so that streams go on; a successor is started at the same address."""
+    reference = Reference()
+    asked, want = reference.of(3001)
+    reference.server.stop()
+    with Baton(ranks=5, settings=["cluster.roles=coordinator,gateway,store,prefill,decode"]) as server:
+        coordinator = next(w for w in server.cluster()["workers"] if "coordinator" in w["roles"])
+        streams = [Stream(server, body) for body in asked]
+        streams[0].wait_for_tokens(4)
+        os.kill(coordinator["pid"], signal.SIGKILL)
+        assert [s.answers() for s in streams] == want
+        successor = subprocess.Popen([BINARY, "cluster", "--join", coordinator["address"], "--role", "coordinator", "--model", demo_model()],
+                                     stdin=subprocess.DEVNULL, stdout=server.out, stderr=server.log, env=ENVIRONMENT)
+        try:
+            again = [Stream(server, body) for body in asked]  # wait until it is there
+            assert [s.answers() for s in again] == want
+            workers = {w["name"]: w for w in server.cluster()["workers"]}
+            assert {w["state"] for w in workers.values()} == {"ready"} and len(workers) == 5, workers
+        finally:
+            successor.terminate()
+            assert successor.wait(60) == 0
 
 
 if __name__ == "__main__":

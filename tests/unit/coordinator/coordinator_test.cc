@@ -262,7 +262,8 @@ TEST_F(CoordinatorTest, AFreshWorkerGetsItsShareSlowly) {
   idle.prefill_tokens_per_s = 1000;
   const MemberInfo fresh = Join("fresh", {"decode"}, {}, idle);
   const auto queue_at = [&](WorkerId worker) {
-    for (const auto& candidate : Json::parse(coordinator_.ExplainRouteJson({}, Query(1, 100)))["candidates"]) {
+    const Json route = Json::parse(coordinator_.ExplainRouteJson({}, Query(1, 100)));
+    for (const auto& candidate : route["candidates"]) {
       if (candidate["decode"] == worker.value && candidate["prefill"] == "local") return candidate["queue_s"].get<double>();
     }
     return -1.0;

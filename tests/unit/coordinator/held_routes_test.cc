@@ -50,12 +50,11 @@ class HeldRoutesTest : public LoopTest {
   void Hold(const RouteQuery& query) {
     ASSERT_TRUE(coordinator_.Route({}, query).held);
     const uint64_t id = query.request.value;
-    calls_[id] = held_.Wait({}, query)
-                     .then([this, id](RouteDecision decision) {
-                       EXPECT_EQ(decision.held, false);
-                       order_.push_back(decision.ok() ? id : 1000 + id);
-                     })
-                     .eagerlyEvaluate(nullptr);
+    auto call = held_.Wait({}, query).then([this, id](RouteDecision decision) {
+      EXPECT_EQ(decision.held, false);
+      order_.push_back(decision.ok() ? id : 1000 + id);
+    });
+    calls_.emplace(id, call.eagerlyEvaluate(nullptr));
   }
 
   FakeClock clock_;

@@ -249,7 +249,8 @@ TEST_F(MembershipTest, WorkWithoutAStepIsAHang) {
   const MemberInfo a = Join("a", {"decode"});
   uint64_t sequence = 0;
   for (double at = 0; at <= 10; at += 1) {
-    EXPECT_TRUE(Beat(a, ++sequence, at, sequence == 1, false, Busy(7)).status.ok());
+    ++sequence;
+    EXPECT_TRUE(Beat(a, sequence, at, sequence == 1, false, Busy(7)).status.ok());
     EXPECT_THAT(members_.Expire(At(at)), IsEmpty()) << at;
   }
   Beat(a, ++sequence, 11, false, false, Busy(7));
