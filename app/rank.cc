@@ -219,7 +219,8 @@ Status Rank::Impl::StartTransport() {
   members_.Watch([this](const MemberInfo& gone) {
     LOG_INFO("{} (worker {}) is gone", gone.name, gone.id.value);
     pump_->Disconnect(gone.id);
-    peers_->Forget(gone.address, "the worker was declared dead");
+    // A coordinator's successor has its address; whether that answers, the heartbeats find out.
+    if (!gone.Has("coordinator")) peers_->Forget(gone.address, "the worker was declared dead");
   });
   if (worker_ != nullptr) {
     worker_->Start(*pump_, transfer_ids_, self);

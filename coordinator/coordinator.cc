@@ -249,6 +249,7 @@ const RouteDecision& Coordinator::Route(std::span<const BlockKey> keys, RouteQue
     }
   }
   if (decision.ok()) {
+    decision.predicted_ttft_s = decision.held_s + calibration_.Apply(decision.chosen.cost.TtftSeconds());
     predictions_.Routed(query, decision.chosen, keys, begin);
     (decision.prefill_order.empty() ? meters_->local : meters_->remote).Increment();
     meters_->prompt_tokens.Increment(query.prompt_tokens);
@@ -276,7 +277,8 @@ void Coordinator::Finished(const RequestOutcome& outcome) {
   record->finished = true;
   record->outcome = outcome;
   if (outcome.ttft_s <= 0 || outcome.moves > 0) return;  // nothing was predicted of what a failure cost
-  const double predicted_s = record->decision.PredictedTtftSeconds();
+  const double predicted_s = record->decision.predicted_ttft_s;
+  calibration_.Add(record->decision.chosen.cost.TtftSeconds(), outcome.ttft_s - record->decision.held_s);
   meters_->ttft_error.Observe(std::abs(predicted_s - outcome.ttft_s) / outcome.ttft_s);
   ttft_errors_.Add(predicted_s, outcome.ttft_s);
 }

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "coordinator/admission.h"
+#include "coordinator/calibration.h"
 #include "coordinator/error_window.h"
 #include "coordinator/membership.h"
 #include "coordinator/predictions.h"
@@ -130,6 +131,7 @@ class Coordinator {
   std::deque<RouteRecord> decisions_;
   RouteDecision held_;  // the last one that is none
   ErrorWindow ttft_errors_;
+  Calibration calibration_;  // of the time to first token
   uint64_t decided_ = 0;
   struct Said {  // what a ready member said last
     WorkerView view;

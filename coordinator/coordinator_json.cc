@@ -66,7 +66,7 @@ Json Summary(const RouteRecord& record) {
                {"route", record.decision.reason}};
   if (!record.decision.ok()) json["error"] = record.decision.status.message();
   if (record.decision.held_s > 0) json["held_s"] = record.decision.held_s;
-  json["predicted_ttft_s"] = record.decision.PredictedTtftSeconds();
+  json["predicted_ttft_s"] = record.decision.predicted_ttft_s;
   if (record.finished) {
     json["ok"] = record.outcome.ok;
     json["ttft_s"] = record.outcome.ttft_s;
@@ -94,7 +94,7 @@ Json ToJson(const WorkerLoad& load) {
 Json Comparison(const RouteRecord& record) {
   const CostTerms& cost = record.decision.chosen.cost;
   const RequestOutcome& outcome = record.outcome;
-  const double ttft_s = record.decision.PredictedTtftSeconds();
+  const double ttft_s = record.decision.predicted_ttft_s;
   Json json = {{"held_s", record.decision.held_s},
                {"queue_s", {{"predicted", cost.queue_s}}},
                {"prefill_s", {{"predicted", cost.store_load_s + cost.prefill_s}}},
@@ -143,7 +143,10 @@ std::string Coordinator::ClusterJson() const {
                {"membership_version", membership_.version()},
                {"index", {{"blocks", index_.keys()}, {"holder_blocks", index_.holder_blocks()}, {"bytes", index_.bytes()}}},
                {"prediction",
-                {{"samples", ttft_errors_.size()}, {"ttft_error_median", ttft_errors_.Quantile(0.5)}, {"ttft_error_p90", ttft_errors_.Quantile(0.9)}}},
+                {{"samples", ttft_errors_.size()},
+                 {"ttft_offset_s", calibration_.offset_s()},
+                 {"ttft_factor", calibration_.factor()},
+                 {"ttft_error_median", ttft_errors_.Quantile(0.5)}, {"ttft_error_p90", ttft_errors_.Quantile(0.9)}}},
                {"admission",
                 {{"held", admission_.held()}, {"in_flight", admission_.in_flight()}, {"tokens_in_flight", admission_.tokens_in_flight()}, {"refused", admission_.refused()}}},
                {"workers", Json::array()},

@@ -110,7 +110,7 @@ struct RouteDecision {
   double retry_after_s = 0;  // where status is not ok
   bool held = false;         // status kAborted: it waits for its turn at the coordinator, neither admitted nor refused
   double held_s = 0;         // how long it waited there
-  double PredictedTtftSeconds() const { return held_s + chosen.cost.TtftSeconds(); }
+  double predicted_ttft_s = 0;  // with that, and calibrated: what the terms leave out
   bool ok() const { return status.ok(); }
 };
 

@@ -8,6 +8,7 @@ namespace baton {
 namespace {
 
 constexpr kj::Duration kRetry = 100 * kj::MILLISECONDS;
+constexpr int kIdleFactor = 2;  // an idle worker has less to say; still thrice before it would count as dead
 constexpr kj::Duration kRegisterTimeout = 5 * kj::SECONDS;
 
 }  // namespace
@@ -99,7 +100,7 @@ kj::Promise<Status> MemberSession::Announce(std::string transport_kind, std::str
 
 kj::Promise<void> MemberSession::HeartbeatLoop() {
   return Heartbeat().then([this](Status status) -> kj::Promise<void> {
-    if (status.ok()) return timer_.afterDelay(heartbeat_).then([this]() { return HeartbeatLoop(); });
+    if (status.ok()) return timer_.afterDelay(heartbeat_ * (idle_ ? kIdleFactor : 1)).then([this]() { return HeartbeatLoop(); });
     for (auto& waiter : std::exchange(draining_known_, {})) waiter->fulfill();
     LOG_WARN("{}: {}; registering again", self_.name, status.ToString());
     connected_ = false;
@@ -140,9 +141,12 @@ kj::Promise<Status> MemberSession::Heartbeat() {
   request.setDraining(draining_);
   request.setSnapshot(snapshot_);
   if (hooks_.load) hooks_.load(request.initLoad());
+  auto load = request.getLoad();
+  idle_ = !self_.Has("gateway") && load.getRunning() == 0 && load.getWaiting() == 0 && !draining_ && !snapshot_;
   if (hooks_.changes) {
     const std::vector<HeldChange> changes = hooks_.changes(snapshot_);
     CountHeld(changes);
+    idle_ = idle_ && changes.empty();
     auto events = request.initEvents(static_cast<uint32_t>(changes.size()));
     for (uint32_t i = 0; i < changes.size(); ++i) {
       events[i].setAdded(changes[i].added);

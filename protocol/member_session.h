@@ -70,6 +70,7 @@ class MemberSession {
   bool connected_ = false, draining_ = false, snapshot_ = true, drain_asked_ = false;
   uint64_t sequence_ = 0, view_version_ = 0;
   HeldSum held_;                             // of the events since the last snapshot, that included
+  bool idle_ = false;  // nothing runs, waits or changed at the last heartbeat; a gateway's rank never is: it has to hear of the dead
   bool was_lost_ = false;
   bool over_ = false;                        // this incarnation is: the coordinator said so, or this process stood still
   kj::TimePoint last_turn_;                  // when this session last did something: a stopped process does not

@@ -114,7 +114,10 @@ def name_of(server, victim):
     if victim != "decode":
         return victim
     workers = server.wait_for(lambda ws: "decode" in ws and "decode-2" in ws, "the decode workers")
-    return max(("decode", "decode-2"), key=lambda n: workers[n]["load"]["running"] + workers[n]["load"]["waiting"])
+    routed = [d for d in server.cluster()["decisions"] if not d.get("total_s")]  # those that run; the longest prompt is the first stream's
+    first = max(routed, key=lambda d: d["prompt_tokens"], default={"route": ""})
+    chosen = [n for n in ("decode", "decode-2") if first["route"].startswith(f"decode={workers[n]['id']} ")]
+    return (chosen or ["decode"])[0]
 
 
 def reach(server, phase, asked):
