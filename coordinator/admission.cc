@@ -9,6 +9,8 @@ namespace {
 constexpr double kShortestRetryS = 0.05;
 constexpr double kRateWindowS = 10;
 constexpr size_t kFewestForRate = 4;   // let go in the window; fewer say nothing
+constexpr size_t kMostPromises = 4096;
+constexpr double kEarly = 0.9, kLate = 1.5, kGrace = 2;  // of the time that was told: when a promise begins and, with some seconds, ends
 constexpr double kLongestHeld = 2;     // of max_wait_s: the expectation may be wrong by so much
 
 std::string TenantText(const std::string& tenant) { return tenant.empty() ? "this server" : "tenant '" + tenant + "'"; }
@@ -63,13 +65,17 @@ AdmissionAnswer Admission::AdmitInTurn(const AdmissionQuery& query, Instant now)
       return {};
     }
     const double wait_s = ExpectedWait(query);
-    if (wait_s > config_.max_wait_s) {
-      return Refuse(ExhaustedError("the prompt would wait {:.1f} s, longer than the limit of {:.1f} s; try again later", wait_s, config_.max_wait_s),
-                    wait_s - config_.max_wait_s, gap_s, now);
+    if (wait_s > config_.max_wait_s && !IsPromised(query.fingerprint, now)) {
+      AdmissionAnswer refused = Refuse(
+          ExhaustedError("the prompt would wait {:.1f} s, longer than the limit of {:.1f} s; try again later", wait_s, config_.max_wait_s),
+          wait_s - config_.max_wait_s, gap_s, now);
+      Promise(query.fingerprint, refused.retry_after_s, now);
+      return refused;
     }
     if (queue_.size() >= config_.max_held) {
       return Refuse(ExhaustedError("{} requests wait, the limit; try again later", queue_.size()), gap_s, gap_s, now);
     }
+    promises_.erase(query.fingerprint);
     queue_.Push({query.request, query.tenant, query.priority, query.tokens, now});
     if (queue_.size() == 1) let_go_.clear(), let_go_tokens_ = 0, CountLetGo(0, now);  // a new time of waiting begins
     held_since_[query.request] = now;
@@ -84,6 +90,16 @@ AdmissionAnswer Admission::AdmitInTurn(const AdmissionQuery& query, Instant now)
   Adopt(query, now);
   requests_.at(query.request).charged = true;
   return {.held_s = held_s};
+}
+
+void Admission::Promise(uint64_t fingerprint, double wait_s, Instant now) {
+  if (fingerprint == 0 || promises_.size() >= kMostPromises) return;
+  promises_.try_emplace(fingerprint, Promised{now + FromSeconds(kEarly * wait_s), now + FromSeconds(kLate * wait_s + kGrace)});
+}
+
+bool Admission::IsPromised(uint64_t fingerprint, Instant now) const {
+  const auto found = promises_.find(fingerprint);
+  return found != promises_.end() && now >= found->second.from && now <= found->second.until;
 }
 
 void Admission::Withdraw(RequestId request) {
@@ -147,6 +163,7 @@ void Admission::Expire(Instant now, double age_s) {
     if (ToSeconds(now - since) > age_s) old.push_back(id);
   }
   for (const RequestId id : old) Finished(id);
+  std::erase_if(promises_, [now](const auto& promise) { return promise.second.until < now; });
 }
 
 }  // namespace baton

@@ -4,7 +4,7 @@
 // while the best worker still has more than `hold_above_s` of prompts to compute, requests wait here, in a FairQueue, and go
 // when it is their turn and there is room. A request whose wait would be longer than the limit is refused at once, with the
 // time after which it would not be, from the same rates; refused ones are told different times, so that they do not come back
-// together.
+// together. Who comes when it was told to is let in, however many new ones came meanwhile: it is known by what it asks.
 //
 // Thread: one.
 #pragma once
@@ -42,6 +42,7 @@ struct AdmissionQuery {
   double service_s = 0;   // of the prompt itself there
   uint32_t parallel = 1;  // workers that could compute it
   double answer_s = 0;    // expected time from the first token to the end
+  uint64_t fingerprint = 0;  // of what is asked: the same when it is asked again; 0: not known
   bool crowded = false;   // the workers that would write the answer have no place for another
 };
 
@@ -90,6 +91,9 @@ class Admission {
   void CountLetGo(uint64_t tokens, Instant now);
   /// Told to come back after `wait_s`, or `gap_s` after the one refused before it.
   AdmissionAnswer Refuse(Status status, double wait_s, double gap_s, Instant now);
+  void Promise(uint64_t fingerprint, double wait_s, Instant now);
+  /// It was told to come by now, and not long ago.
+  bool IsPromised(uint64_t fingerprint, Instant now) const;
   /// Until the first of `tenant` (empty: of all) should have ended.
   double NextEnd(const std::string& tenant, Instant now) const;
 
@@ -100,6 +104,10 @@ class Admission {
   std::map<std::string, uint32_t> tenants_;  // requests in flight
   uint64_t tokens_ = 0, refused_ = 0;
   Instant promised_{};  // the latest time a refused request was told
+  struct Promised {
+    Instant from, until;
+  };
+  std::map<uint64_t, Promised> promises_;  // by fingerprint
   // Of the last seconds in which others waited: what was let go, and when.
   std::deque<std::pair<Instant, uint64_t>> let_go_;
   uint64_t let_go_tokens_ = 0;

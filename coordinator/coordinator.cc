@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/bytes.h"
+#include "base/hash.h"
+
 namespace baton {
 namespace {
 
@@ -204,11 +207,12 @@ void Coordinator::StartSlowly(std::vector<WorkerView>& views) const {
   }
 }
 
-AdmissionAnswer Coordinator::Admit(const RouteQuery& query, const RouteDecision& decision, Instant now) {
+AdmissionAnswer Coordinator::Admit(const RouteQuery& query, std::span<const BlockKey> keys, const RouteDecision& decision, Instant now) {
   const CostTerms& cost = decision.chosen.cost;
   // A tenant's caches may be apart ("tenant/salt"), its share is one: else a client had as many as it names salts.
   AdmissionQuery asked{query.request, query.tenant.substr(0, query.tenant.find('/')), query.priority};
   asked.tokens = uint64_t{query.prompt_tokens} - decision.chosen.cached_tokens + std::min(query.max_tokens, config_.router.expected_answer_tokens);
+  asked.fingerprint = Xxh3_64(AsBytes(query.tenant), query.prompt_tokens + (keys.empty() ? 0 : keys.back().Prefix64())) | 1;
   asked.crowded = Crowded(decision.chosen.decode);
   // Nobody is refused on an assumed rate.
   const bool measured = std::any_of(views_.begin(), views_.end(), [](const WorkerView& v) { return v.load.prefill_tokens_per_s > 0; });
@@ -237,7 +241,7 @@ const RouteDecision& Coordinator::Route(std::span<const BlockKey> keys, RouteQue
   RouteDecision decision = baton::Route(config_.router, query, views_);
   ++decided_;
   if (decision.ok()) {
-    AdmissionAnswer answer = Admit(query, decision, begin);
+    AdmissionAnswer answer = Admit(query, keys, decision, begin);
     decision.status = std::move(answer.status);
     decision.retry_after_s = answer.retry_after_s;
     decision.held_s = answer.held_s;
@@ -266,6 +270,9 @@ const RouteDecision& Coordinator::Route(std::span<const BlockKey> keys, RouteQue
 
 RouteRecord& Coordinator::Remember(const RouteQuery& query, RouteDecision decision) {
   if (decisions_.size() >= std::max(1u, config_.kept_decisions)) decisions_.pop_front();
+  if (decisions_.size() >= std::max(1u, config_.kept_candidates)) {
+    std::vector<RouteCandidate>().swap(decisions_[decisions_.size() - std::max(1u, config_.kept_candidates)].decision.candidates);
+  }
   return decisions_.emplace_back(RouteRecord{query.request, query.tenant, std::move(decision), query.prompt_tokens, clock_.UnixSeconds()});
 }
 

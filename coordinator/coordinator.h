@@ -31,6 +31,7 @@ struct CoordinatorConfig {
   AdmissionConfig admission;
   PredictionConfig prediction;
   uint32_t kept_decisions = 1024;      // for ExplainRequest and LastDecisions
+  uint32_t kept_candidates = 128;      // of the newest of these all candidates: their memory stays in the processor's cache
   double forget_request_after_s = 600; // a request whose end was never told
   double slow_start_s = 10;            // a worker that has just come gets its full share after so long: it knows nothing yet
 };
@@ -119,7 +120,7 @@ class Coordinator {
   void ReadMembers() const;
   void StartSlowly(std::vector<WorkerView>& views) const;
   bool Crowded(WorkerId worker) const;
-  AdmissionAnswer Admit(const RouteQuery& query, const RouteDecision& decision, Instant now);
+  AdmissionAnswer Admit(const RouteQuery& query, std::span<const BlockKey> keys, const RouteDecision& decision, Instant now);
   RouteRecord& Remember(const RouteQuery& query, RouteDecision decision);
 
   CoordinatorConfig config_;

@@ -17,8 +17,10 @@ bool FairQueue::Push(WaitingRequest request) {
   if (!band_of_.try_emplace(request.request, request.priority, request.tenant).second) return false;
   Band& band = bands_[request.priority];
   const auto [tenant, is_new] = band.tenants.try_emplace(request.tenant);
+  ++band.requests;
   if (is_new) {
-    band.ring.push_back(request.tenant);
+    EndVisitIfOver(band);
+    band.ring.push_front(request.tenant);
     const auto credit = credit_.find(request.tenant);
     if (credit != credit_.end()) {
       tenant->second.deficit = credit->second;
@@ -34,15 +36,30 @@ bool FairQueue::Push(WaitingRequest request) {
 const WaitingRequest* FairQueue::Front() {
   if (bands_.empty()) return nullptr;
   Band& band = bands_.begin()->second;
-  for (size_t passed = 0;; ++passed) {
-    if (passed == band.ring.size()) SkipRounds(band), passed = 0;
+  for (size_t passed = 0;;) {
+    if (passed >= band.ring.size()) SkipRounds(band), passed = 0;
     Tenant& tenant = band.tenants.at(band.ring.front());
+    if (tenant.requests.empty()) {
+      Leave(band);
+      continue;
+    }
     if (!std::exchange(tenant.visited, true)) tenant.deficit += QuantumOf(band.ring.front());
     if (tenant.deficit >= static_cast<double>(tenant.requests.front().tokens)) return &tenant.requests.front();
     tenant.visited = false;
     band.ring.push_back(std::move(band.ring.front()));
     band.ring.pop_front();
+    ++passed;
   }
+}
+
+/// Whoever is in turn and cannot pay for more has had its turn: before another is put in front of it.
+void FairQueue::EndVisitIfOver(Band& band) {
+  if (band.ring.empty()) return;
+  Tenant& tenant = band.tenants.at(band.ring.front());
+  if (!tenant.visited || (!tenant.requests.empty() && tenant.deficit >= static_cast<double>(tenant.requests.front().tokens))) return;
+  tenant.visited = false;
+  band.ring.push_back(std::move(band.ring.front()));
+  band.ring.pop_front();
 }
 
 /// Nobody can pay after a whole round: the rounds in which nobody will either are given at once.
@@ -51,18 +68,28 @@ void FairQueue::SkipRounds(Band& band) {
   const auto needed = [this](const std::string& name, const Tenant& t) {
     return std::ceil((static_cast<double>(t.requests.front().tokens) - t.deficit) / QuantumOf(name));
   };
-  for (const auto& [name, tenant] : band.tenants) rounds = std::min(rounds, needed(name, tenant));
-  for (auto& [name, tenant] : band.tenants) tenant.deficit += (rounds - 1) * QuantumOf(name);
+  for (const auto& [name, tenant] : band.tenants) {
+    if (!tenant.requests.empty()) rounds = std::min(rounds, needed(name, tenant));
+  }
+  for (auto& [name, tenant] : band.tenants) {
+    if (!tenant.requests.empty()) tenant.deficit += (rounds - 1) * QuantumOf(name);
+  }
 }
 
-void FairQueue::Leave(Band& band, const std::string& name) {
-  const auto tenant = band.tenants.find(name);
-  const double limit = config_.most_debt_quanta * QuantumOf(name);
-  // Who has nothing to send saves nothing up; debts stay.
-  const double credit = std::clamp(tenant->second.deficit, -limit, 0.0);
-  if (credit < 0) credit_[name] += credit;
-  band.ring.erase(std::find(band.ring.begin(), band.ring.end(), name));
-  band.tenants.erase(tenant);
+/// The tenant in turn, which sent nothing since its last turn, goes: it saves nothing up, but its debts stay.
+void FairQueue::Leave(Band& band) {
+  const std::string name = band.ring.front();
+  const double debt = std::max(-band.tenants.at(name).deficit, 0.0);
+  if (debt > 0) credit_[name] -= std::min(debt, config_.most_debt_quanta * QuantumOf(name));
+  band.ring.pop_front();
+  band.tenants.erase(name);
+}
+
+/// A request has gone. A band without any is forgotten, with the turns of those that had some.
+void FairQueue::CountOut(std::map<int32_t, Band, std::greater<>>::iterator band) {
+  if (--band->second.requests > 0) return;
+  while (!band->second.ring.empty()) Leave(band->second);
+  bands_.erase(band);
 }
 
 void FairQueue::Pop() {
@@ -70,29 +97,25 @@ void FairQueue::Pop() {
   if (front == nullptr) return;
   const auto band = bands_.begin();
   Tenant& tenant = band->second.tenants.at(front->tenant);
-  const std::string name = front->tenant;
   tenant.deficit -= static_cast<double>(front->tokens);
   tenant.tokens -= front->tokens;
   tokens_ -= front->tokens;
   band_of_.erase(front->request);
   tenant.requests.pop_front();
-  if (tenant.requests.empty()) Leave(band->second, name);
-  if (band->second.tenants.empty()) bands_.erase(band);
+  CountOut(band);
 }
 
 bool FairQueue::Remove(RequestId request) {
   const auto where = band_of_.find(request);
   if (where == band_of_.end()) return false;
   const auto band = bands_.find(where->second.first);
-  const std::string name = where->second.second;
-  Tenant& tenant = band->second.tenants.at(name);
+  Tenant& tenant = band->second.tenants.at(where->second.second);
   const auto at = std::find_if(tenant.requests.begin(), tenant.requests.end(), [&](const WaitingRequest& r) { return r.request == request; });
   tenant.tokens -= at->tokens;
   tokens_ -= at->tokens;
   tenant.requests.erase(at);
   band_of_.erase(where);
-  if (tenant.requests.empty()) Leave(band->second, name);
-  if (band->second.tenants.empty()) bands_.erase(band);
+  CountOut(band);
   return true;
 }
 

@@ -1,5 +1,6 @@
 // Requests that wait for the cluster, and whose turn it is: higher priority first; among tenants deficit round robin on tokens,
-// so that each gets the same (or by its weight) however many requests it sends; within a tenant in the order they came.
+// so that each gets the same (or by its weight) however many requests it sends; within a tenant in the order they came. A
+// tenant that had nothing here for a whole round goes next, once: who asks seldom hardly waits.
 //
 // A tenant is charged what its requests are expected to take, and settled with what they took: who asks for 4,000 tokens and
 // writes 10 gets the rest back, who was underrated pays later.
@@ -21,7 +22,7 @@
 namespace baton {
 
 struct FairQueueConfig {
-  uint64_t quantum_tokens = 512;          // of a tenant in each round; small against a prompt is fair, large is cheap
+  uint64_t quantum_tokens = 2048;         // of a tenant in each round; a usual request, so that one who comes anew need not wait for two
   double most_debt_quanta = 64;           // what settling can make a tenant pay or keep at most
   std::map<std::string, double> weights;  // by tenant; others have 1
 };
@@ -63,13 +64,16 @@ class FairQueue {
     bool visited = false;  // got its quantum in this visit
   };
   struct Band {  // of one priority
-    std::map<std::string, Tenant> tenants;  // those that have requests
+    std::map<std::string, Tenant> tenants;  // those that have requests, or had when it was their turn last
     std::deque<std::string> ring;           // their names, the one in turn first
+    size_t requests = 0;
   };
   double WeightOf(const std::string& tenant) const;
   double QuantumOf(const std::string& tenant) const { return static_cast<double>(config_.quantum_tokens) * WeightOf(tenant); }
   void SkipRounds(Band& band);
-  void Leave(Band& band, const std::string& tenant);
+  void EndVisitIfOver(Band& band);
+  void Leave(Band& band);
+  void CountOut(std::map<int32_t, Band, std::greater<>>::iterator band);
 
   FairQueueConfig config_;
   std::map<int32_t, Band, std::greater<>> bands_;

@@ -7,9 +7,8 @@
 namespace baton {
 namespace {
 
-constexpr double kFullest = 0.88, kAfterResize = 0.78, kSparsest = 0.4;
+constexpr double kFullest = 0.9, kAfterResize = 0.8, kSparsest = 0.4;
 constexpr size_t kFewestHomes = 16;
-constexpr size_t kLineBytes = 64, kLines = 2;  // an entry is about four places behind its home: rarely beyond the second line
 constexpr size_t kAhead = 16;  // keys whose entries are on their way: a table of millions misses every cache, and so many misses overlap
 
 }  // namespace
@@ -163,9 +162,7 @@ bool PrefixIndex::Holds(WorkerId holder, const BlockKey& key) const {
 
 void PrefixIndex::Prefetch(const Tag& tag) const {
   const Shard& shard = shards_[tag.high >> 56];
-  if (shard.homes == 0) return;
-  const auto* home = reinterpret_cast<const std::byte*>(&shard.slots[HomeOf(shard, tag.high)]);
-  for (size_t line = 0; line < kLines; ++line) __builtin_prefetch(home + line * kLineBytes);
+  if (shard.homes != 0) __builtin_prefetch(&shard.slots[HomeOf(shard, tag.high)]);
 }
 
 void PrefixIndex::Match(std::span<const BlockKey> chain, std::vector<PrefixMatch>& out) const {

@@ -3,7 +3,7 @@
 // One table of 20-byte entries: 128 bits of the key (a SHA-256, so as good as the key) and the holders. The table is cut into
 // shards by the key's top bits so that growing never stalls for longer than one shard takes; inside a shard entries stand in
 // the order of their keys with gaps between them ("ordered linear probing"), so a miss ends at the first greater key even at
-// a load of 0.88. A block with one holder keeps it in place; several holders are a shared, counted set (coordinator/holder_sets.h):
+// a load of 0.9. A block with one holder keeps it in place; several holders are a shared, counted set (coordinator/holder_sets.h):
 // the blocks of one prefix mostly have equal sets, so a walk along a chain compares one number a block.
 //
 // Thread: one; Match and the getters may run at the same time as each other.

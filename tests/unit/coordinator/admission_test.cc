@@ -145,6 +145,29 @@ TEST(Admission, HeldRequestsAreBoundedInNumberAndTime) {
   EXPECT_EQ(admission.held(), 0u) << "whose gateway died";
 }
 
+TEST(Admission, WhoComesWhenItWasToldIsLetInAmongNewcomers) {
+  AdmissionConfig config = Holding();
+  config.max_wait_s = 1;
+  Admission admission(config);
+  AdmissionQuery first = Ask(1, "", 3);
+  first.fingerprint = 77;
+  const AdmissionAnswer told = admission.Admit(first, At(0));
+  ASSERT_EQ(told.status.code(), StatusCode::kExhausted);
+  const double told_s = told.retry_after_s;
+  first.request = RequestId(2);
+  EXPECT_EQ(admission.Admit(first, At(0.5 * told_s)).status.code(), StatusCode::kExhausted) << "too early";
+  EXPECT_EQ(admission.Admit(Ask(3, "", 3), At(told_s)).status.code(), StatusCode::kExhausted) << "a newcomer was told nothing";
+  first.request = RequestId(4);
+  EXPECT_TRUE(admission.Admit(first, At(told_s)).held) << "its place was promised";
+  first.request = RequestId(5);
+  EXPECT_EQ(admission.Admit(first, At(told_s)).status.code(), StatusCode::kExhausted) << "once";
+  AdmissionQuery late = Ask(6, "", 3);
+  late.fingerprint = 78;
+  const double late_s = admission.Admit(late, At(100)).retry_after_s;
+  late.request = RequestId(7);
+  EXPECT_EQ(admission.Admit(late, At(100 + 2 * late_s + 5)).status.code(), StatusCode::kExhausted) << "a promise ends";
+}
+
 TEST(Admission, APriorityGoesFirst) {
   Admission admission(Holding());
   for (uint64_t id = 1; id <= 3; ++id) EXPECT_TRUE(admission.Admit(Ask(id, "", 1), At(0)).held);
@@ -236,7 +259,8 @@ class SimCluster {
       for (size_t c = 0; c < clients.size(); ++c) {
         for (; next[c] <= std::min(now_, clients[c].until_s); next[c] += NextGap(random, clients[c].rate)) {
           const uint64_t tokens = clients[c].tokens / 2 + random.Below(clients[c].tokens + 1);
-          Come({clients[c], tokens, now_, -1, 0}, ++last_id_);
+          const uint64_t id = ++last_id_;
+          Come({clients[c], tokens, id, now_, -1, 0}, id);
         }
       }
       while (!back_.empty() && back_.begin()->first <= now_) {
@@ -254,7 +278,7 @@ class SimCluster {
  private:
   struct Coming {
     SimClient client;
-    uint64_t tokens;
+    uint64_t tokens, fingerprint;
     double first_s, told_at_s, told_s;
   };
 
@@ -263,6 +287,7 @@ class SimCluster {
     query.request = RequestId(id);
     query.tenant = coming.client.tenant;
     query.tokens = coming.tokens;
+    query.fingerprint = coming.fingerprint;
     query.wait_s = query.room_s = std::max(0.0, busy_until_ - now_);
     query.service_s = static_cast<double>(coming.tokens) / tokens_per_s_;
     return query;

@@ -291,6 +291,7 @@ class FewDecisions : public CoordinatorTest {
   FewDecisions() : CoordinatorTest([] {
     CoordinatorConfig config;
     config.kept_decisions = 3;
+    config.kept_candidates = 2;
     return config;
   }()) {}
 };
@@ -299,7 +300,10 @@ TEST_F(FewDecisions, AreBounded) {
   for (uint64_t i = 1; i <= 10; ++i) coordinator_.Route({}, Query(i, 10));
   EXPECT_EQ(coordinator_.LastDecisions().size(), 3u);
   EXPECT_EQ(coordinator_.FindDecision(RequestId(7)), nullptr);
-  EXPECT_NE(coordinator_.FindDecision(RequestId(8)), nullptr);
+  ASSERT_NE(coordinator_.FindDecision(RequestId(8)), nullptr);
+  EXPECT_TRUE(coordinator_.FindDecision(RequestId(8))->decision.candidates.empty());
+  EXPECT_EQ(coordinator_.FindDecision(RequestId(9))->decision.candidates.size(), 1u);
+  EXPECT_EQ(coordinator_.FindDecision(RequestId(10))->decision.candidates.size(), 1u);
 }
 
 }  // namespace

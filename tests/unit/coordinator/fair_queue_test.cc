@@ -49,20 +49,49 @@ TEST_F(FairQueueTest, TenantsTakeTurnsHoweverManyRequestsTheySend) {
   for (uint64_t i = 1; i <= 5; ++i) Push(i, "heavy", 100);
   Push(10, "light", 100);
   Push(11, "light", 100);
-  EXPECT_THAT(Order(), ElementsAre(1, 10, 2, 11, 3, 4, 5));
+  EXPECT_THAT(Order(), ElementsAre(10, 1, 11, 2, 3, 4, 5));
+}
+
+TEST_F(FairQueueTest, WhoComesAnewGoesNextButOnlyOnce) {
+  for (uint64_t i = 1; i <= 3; ++i) Push(i, "heavy", 100);
+  EXPECT_EQ(queue_.Front()->request.value, 1u);
+  queue_.Pop();
+  Push(10, "light", 100);
+  EXPECT_EQ(queue_.Front()->request.value, 10u);
+  queue_.Pop();
+  Push(11, "light", 100);  // at once again: no better than the others
+  EXPECT_EQ(queue_.Front()->request.value, 2u);
+  queue_.Pop();
+  EXPECT_EQ(queue_.Front()->request.value, 11u);
+  queue_.Pop();
+  EXPECT_EQ(queue_.Front()->request.value, 3u);
+}
+
+/// One request at a time, each sent when the last one has gone: that must not be a way to get more than a share.
+TEST_F(FairQueueTest, OneAtATimeIsNoWayToGetMore) {
+  uint64_t next = 1, one_by_one = 0, backlogged = 0;
+  for (int i = 0; i < 50; ++i) Push(next++, "backlogged", 100);
+  Push(next++, "one by one", 100);
+  for (int i = 0; i < 60; ++i) {
+    const std::string tenant = queue_.Front()->tenant;
+    queue_.Pop();
+    ++(tenant == "backlogged" ? backlogged : one_by_one);
+    Push(next++, tenant, 100);
+  }
+  EXPECT_NEAR(static_cast<double>(one_by_one), 30, 2);
 }
 
 TEST_F(FairQueueTest, TokensCountNotRequests) {
   for (uint64_t i = 1; i <= 2; ++i) Push(i, "long", 200);
   for (uint64_t i = 10; i <= 15; ++i) Push(i, "short", 50);
   // A round gives each 100: two short ones each time, a long one every other time.
-  EXPECT_THAT(Order(), ElementsAre(10, 11, 1, 12, 13, 14, 15, 2));
+  EXPECT_THAT(Order(), ElementsAre(10, 11, 12, 13, 1, 14, 15, 2));
 }
 
 TEST_F(FairQueueTest, AWeightIsAShare) {
   for (uint64_t i = 1; i <= 4; ++i) Push(i, "one", 100);
   for (uint64_t i = 11; i <= 14; ++i) Push(i, "double", 100);
-  EXPECT_THAT(Order(), ElementsAre(1, 11, 12, 2, 13, 14, 3, 4));
+  EXPECT_THAT(Order(), ElementsAre(11, 12, 1, 13, 14, 2, 3, 4));
 }
 
 TEST_F(FairQueueTest, PriorityGoesFirst) {
@@ -70,7 +99,7 @@ TEST_F(FairQueueTest, PriorityGoesFirst) {
   Push(2, "a", 100, 5);
   Push(3, "b", 100, -1);
   Push(4, "b", 100, 5);
-  EXPECT_THAT(Order(), ElementsAre(2, 4, 1, 3));
+  EXPECT_THAT(Order(), ElementsAre(4, 2, 1, 3));
 }
 
 TEST_F(FairQueueTest, AHugeRequestIsReachedAtOnce) {
@@ -94,21 +123,21 @@ TEST_F(FairQueueTest, WhoTookMoreThanItSaidPaysLater) {
   queue_.Settle("a", 100, 400);
   for (uint64_t i = 1; i <= 3; ++i) Push(i, "a", 100);
   for (uint64_t i = 11; i <= 16; ++i) Push(i, "b", 100);
-  EXPECT_THAT(Order(), ElementsAre(11, 12, 13, 1, 14, 2, 15, 3, 16)) << "b is three ahead";
+  EXPECT_THAT(Order(), ElementsAre(11, 12, 13, 14, 1, 15, 2, 16, 3)) << "b is three ahead";
 }
 
 TEST_F(FairQueueTest, WhoTookLessGetsItBackWhileItWaits) {
   for (uint64_t i = 1; i <= 4; ++i) Push(i, "a", 100);
   for (uint64_t i = 11; i <= 14; ++i) Push(i, "b", 100);
   queue_.Settle("a", 300, 100);
-  EXPECT_THAT(Order(), ElementsAre(1, 2, 3, 11, 4, 12, 13, 14));
+  EXPECT_THAT(Order(), ElementsAre(11, 1, 2, 3, 12, 4, 13, 14));
 }
 
 TEST_F(FairQueueTest, NobodySavesUpWhileItSendsNothing) {
   queue_.Settle("a", 100'000, 0);
   for (uint64_t i = 1; i <= 3; ++i) Push(i, "a", 100);
   for (uint64_t i = 11; i <= 13; ++i) Push(i, "b", 100);
-  EXPECT_THAT(Order(), ElementsAre(1, 11, 2, 12, 3, 13));
+  EXPECT_THAT(Order(), ElementsAre(11, 1, 12, 2, 13, 3));
 }
 
 TEST_F(FairQueueTest, TokensBeforeCountsTheOthersShareOnly) {
