@@ -99,6 +99,7 @@ int RunProgram(const CommandLine& line) {
   AddBenchEngineCommand(*bench, context);
   AddBenchLoadCommand(*bench, context);
   AddBenchPolicyCommand(*bench, context);
+  AddBenchMembersCommand(*bench, context);
   AddBenchRouterCommand(*bench, context);
   AddBenchStoreCommand(*bench, context);
   AddBenchTransferCommand(*bench, context);

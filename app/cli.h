@@ -50,6 +50,7 @@ void AddStoreExplainCommand(CLI::App& store, CommandContext& context);
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);
 void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);
 void AddBenchPolicyCommand(CLI::App& bench, CommandContext& context);
+void AddBenchMembersCommand(CLI::App& bench, CommandContext& context);
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);
 void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);
 void AddBenchTransferCommand(CLI::App& bench, CommandContext& context);

@@ -19,13 +19,19 @@ kj::Promise<void> PollUntil(kj::Timer& timer, std::function<bool()> condition) {
   return timer.afterDelay(10 * kj::MILLISECONDS).then([&timer, condition = std::move(condition)]() mutable { return PollUntil(timer, std::move(condition)); });
 }
 
-CoordinatorConfig MakeCoordinatorConfig(const Config& config) {
+CoordinatorConfig MakeCoordinatorConfig(const Config& config, double settle_s) {
   CoordinatorConfig out;
+  out.membership.settle_s = settle_s;
+  out.membership.stuck_after_s = config.cluster.stuck_after_s;
   out.membership.dead_after_s = config.cluster.dead_after_s;
   auto policy = ParseRoutePolicy(config.router.policy);
   CHECK(policy.ok());  // the option table allows no other names
   out.router.policy = *policy;
   out.router.local_prefill_tokens = config.router.local_prefill_tokens;
+  out.router.prefill_chunk_tokens = config.engine.prefill_chunk_tokens;
+  out.admission.max_wait_s = config.router.max_wait_s;
+  out.admission.hold_above_s = config.router.hold_above_s;
+  out.admission.tenant_in_flight = config.router.tenant_in_flight;
   return out;
 }
 
@@ -69,10 +75,10 @@ ModelIdentity IdentityOf(const ModelInfo& info, const KvLayout& layout, Numerics
   return identity;
 }
 
-CoordinatorRole::CoordinatorRole(RankContext& context)
-    : coordinator_(MakeCoordinatorConfig(context.config), context.clock, context.metrics),
-      client_(kj::heap<CoordinatorService>(coordinator_, context.metrics)),
-      ticks_(RunTicks(coordinator_, context.timer(), FromSeconds(context.config.cluster.dead_after_s / 6)).eagerlyEvaluate([](kj::Exception&& e) {
+CoordinatorRole::CoordinatorRole(RankContext& context, double settle_s)
+    : coordinator_(MakeCoordinatorConfig(context.config, settle_s), context.clock, context.metrics),
+      client_(kj::heap<CoordinatorService>(coordinator_, context.metrics, context.timer())),
+      ticks_(RunTicks(coordinator_, context.timer(), FromSeconds(context.config.cluster.dead_after_s / 24)).eagerlyEvaluate([](kj::Exception&& e) {
         LOG_ERROR("the coordinator's clock stopped: {}", e.getDescription().cStr());
       })) {}
 
@@ -124,6 +130,18 @@ void WorkerRole::FillLoad(wire::Load::Builder out) const {
   out.setTotalBlocks(static_cast<uint32_t>(pool.total));
   out.setTransferBytesPerS(worker_->pump.sent_bytes_per_s());
   out.setStoreBytesPerS(store_->bytes_per_s());
+  out.setSteps(load.steps);
+  auto cost = out.initStepModel();
+  cost.setBaseS(load.step_model.base_s);
+  cost.setTokenS(load.step_model.token_s);
+  cost.setPairS(load.step_model.pair_s);
+  cost.setRowS(load.step_model.row_s);
+  const auto paths = worker_->pump.PathSpeeds();
+  auto speeds = out.initPaths(static_cast<uint32_t>(paths.size()));
+  for (uint32_t i = 0; i < paths.size(); ++i) {
+    speeds[i].setPeer(paths[i].first.value);
+    speeds[i].setBytesPerS(paths[i].second);
+  }
 }
 
 void WorkerRole::RefreshMetrics() {
@@ -274,6 +292,7 @@ std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession&
   ClusterBackendConfig config;
   config.model_name = context.config.model.name;
   config.tenant_secret = TenantSecret(context.config);
+  config.give_up_after_s = context.config.gateway.wait_for_cluster_s;
   return std::make_unique<ClusterBackend>(std::move(config), context.timer(), context.clock, context.metrics, context.peers, session, context.members);
 }
 

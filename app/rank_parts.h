@@ -57,7 +57,7 @@ ModelIdentity IdentityOf(const ModelInfo& info, const KvLayout& layout, Numerics
 
 class CoordinatorRole {
  public:
-  explicit CoordinatorRole(RankContext& context);
+  CoordinatorRole(RankContext& context, double settle_s);
   wire::Coordinator::Client client() { return client_; }
   /// A member vanished without having said that it leaves.
   bool lost_a_member() const;

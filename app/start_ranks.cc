@@ -4,14 +4,21 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <memory>
+#include <optional>
+#include <sstream>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "app/bind_host.h"
 #include "app/mpi_launch.h"
 #include "app/roles.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
 
@@ -19,6 +26,8 @@ namespace baton {
 namespace {
 
 std::string MakeKey() { return fmt::format("{:016x}{:016x}{:016x}{:016x}", EntropySeed(), EntropySeed(), EntropySeed(), EntropySeed()); }
+
+constexpr double kFlushTimeS = 10;  // a rank may take so long after its drain
 
 /// A lonely rank is of no use: it ends when mpirun does, even if that was killed.
 void EndWithParent() {
@@ -33,6 +42,52 @@ void BlockStopSignals() {
   sigemptyset(&signals);
   for (const int number : {SIGINT, SIGTERM, SIGUSR2, SIGCONT}) sigaddset(&signals, number);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
+/// Of a process that lives: its parent and its name.
+struct ProcessStat {
+  pid_t parent = 0;
+  std::string name;
+};
+std::optional<ProcessStat> ReadStat(const std::string& pid) {
+  std::ifstream file("/proc/" + pid + "/stat");
+  std::string line;
+  std::getline(file, line);
+  const size_t open = line.find('('), close = line.rfind(") ");  // the name may contain anything
+  if (open == std::string::npos || close == std::string::npos) return std::nullopt;
+  char state = 0;
+  ProcessStat stat;
+  std::istringstream rest(line.substr(close + 2));
+  if (!(rest >> state >> stat.parent) || state == 'Z') return std::nullopt;
+  stat.name = line.substr(open + 1, close - open - 1);
+  return stat;
+}
+
+std::vector<pid_t> LivingSiblings() {
+  std::vector<pid_t> siblings;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const auto stat = ReadStat(name);
+    if (stat && stat->parent == getppid()) siblings.push_back(static_cast<pid_t>(std::stol(name)));
+  }
+  return siblings;
+}
+
+/// Rank 0 is dead, so that another one has to be the last: of those that mpirun started on its own host the one with the least
+/// number waits until the others have gone, and is told true; the others go at once.
+bool IsLastSibling(double limit_s) {
+  const auto launcher = ReadStat(std::to_string(getppid()));
+  if (!launcher || (launcher->name != "mpirun" && launcher->name != "orterun" && launcher->name != "mpiexec")) return false;
+  const SystemClock clock;
+  const Instant deadline = clock.Now() + FromSeconds(limit_s);
+  for (;;) {
+    const std::vector<pid_t> siblings = LivingSiblings();
+    if (std::any_of(siblings.begin(), siblings.end(), [](pid_t pid) { return pid < getpid(); })) return false;
+    if (siblings.size() <= 1 || clock.Now() > deadline) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
 }
 
 /// For a job nobody listens to HTTP; a rank that would only do that computes.
@@ -139,10 +194,10 @@ Status RunUnderMpi(LoadedConfig loaded, RankJob* job) {
   const bool keep_mpi = config.transport.kind == "mpi";
   if (!keep_mpi) mpi->End();
   const Status status = rank->Run(coordinator);
-  const bool lost_a_member = rank->lost_a_member();
+  const bool lost_a_member = rank->lost_a_member(), lost_the_coordinator = rank->lost_the_coordinator();
   rank.reset();
   // Open MPI 4's mpirun waits for ever for a job one of whose ranks was killed: the last rank tells it that it is over.
-  if (mpi->rank() == 0 && lost_a_member) kill(getppid(), SIGTERM);
+  if (lost_a_member || (lost_the_coordinator && IsLastSibling(config.gateway.drain_timeout_s + kFlushTimeS))) kill(getppid(), SIGTERM);
   if (keep_mpi) mpi->End();
   return status;
 }

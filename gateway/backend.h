@@ -60,10 +60,12 @@ class Backend {
   virtual std::unique_ptr<GenerationHandle> Generate(GenerateRequest request, GenerationSink& sink) = 0;
   /// Ok when requests can be served; otherwise why not (loading, draining, no worker of a role).
   virtual Status Health() = 0;
-  /// JSON text: workers, roles, loads, index, the last decisions.
-  virtual kj::Promise<std::string> ClusterJson() = 0;
-  /// JSON text: the route a prompt would take and every term in seconds, without taking it.
-  virtual kj::Promise<std::string> ExplainRoute(std::vector<TokenId> prompt, std::string tenant) = 0;
+  /// JSON text: workers, roles, loads, index, the last decisions. kUnavailable where nobody can say.
+  virtual kj::Promise<Result<std::string>> ClusterJson() = 0;
+  /// JSON text: the route a prompt would take and every term in seconds, without taking it. kUnavailable as above.
+  virtual kj::Promise<Result<std::string>> ExplainRoute(std::vector<TokenId> prompt, uint32_t max_tokens, std::string tenant) = 0;
+  /// JSON text: the decision of one request, predicted and actual. kNotFound where it is not remembered, kUnavailable as above.
+  virtual kj::Promise<Result<std::string>> ExplainRequest(RequestId request) = 0;
   /// Prometheus text of the whole cluster as far as this process knows it.
   virtual kj::Promise<std::string> MetricsText() = 0;
   /// Stops giving the worker new requests; kNotFound for an unknown id.
@@ -79,6 +81,9 @@ class Backend {
   virtual kj::Promise<std::vector<CacheRecord>> StoredCaches(std::string tenant, std::string id) = 0;
   /// JSON text: for each full block of the tokens where it is, or why it is not.
   virtual kj::Promise<Result<std::string>> ExplainCache(std::vector<TokenId> tokens, std::string tenant) = 0;
+  /// Gives the worker another role ("prefill", "decode", "prefill+decode"); what runs there goes on. kNotFound, kInvalid,
+  /// kExhausted (too soon after the last time).
+  virtual kj::Promise<Status> SetRole(WorkerId worker, std::string role) = 0;
 };
 
 }  // namespace baton

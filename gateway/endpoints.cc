@@ -34,6 +34,7 @@ constexpr Endpoint kEndpoints[] = {
     {"/apply-template", kPost, Access::kClient, ApplyTemplate},
     {"/admin/cluster", kGet, Access::kAdmin, Cluster},
     {"/admin/drain/", kPost, Access::kAdmin, DrainWorker},
+    {"/admin/role/", kPost, Access::kAdmin, SwitchRole},
     {"/debug/route", kPost, Access::kAdmin, DebugRoute},
     {"/debug/explain", kPost, Access::kAdmin, DebugExplain},
     {"/debug/requests/", kGet, Access::kAdmin, DebugRequest},

@@ -59,6 +59,7 @@ kj::Promise<void> GetModel(HttpExchange& exchange, const std::string& id);
 // admin_endpoints.cc
 kj::Promise<void> Cluster(HttpExchange& exchange, const std::string&);
 kj::Promise<void> DrainWorker(HttpExchange& exchange, const std::string& worker);
+kj::Promise<void> SwitchRole(HttpExchange& exchange, const std::string& worker);
 kj::Promise<void> DebugRoute(HttpExchange& exchange, const std::string&);
 kj::Promise<void> DebugRequest(HttpExchange& exchange, const std::string& id);
 kj::Promise<void> DebugExplain(HttpExchange& exchange, const std::string&);

@@ -67,6 +67,19 @@ struct Load {
   totalBlocks @6 :UInt32;
   transferBytesPerS @7 :Float64;
   storeBytesPerS @8 :Float64;
+  steps @9 :UInt64;         # of the engine, since its start: work without steps is a hang
+  stepModel @10 :StepModel;
+  paths @11 :List(PathSpeed);
+}
+struct StepModel {           # seconds of an engine step as a sum, fitted to the steps that were measured; all 0: too few yet
+  baseS @0 :Float64;
+  tokenS @1 :Float64;       # a new token of a prompt
+  pairS @2 :Float64;        # a new token of a prompt, for each token before it
+  rowS @3 :Float64;         # a stream that decodes beside
+}
+struct PathSpeed {          # of hand-offs to one other worker
+  peer @0 :UInt32;
+  bytesPerS @1 :Float64;
 }
 
 struct KeyEvent {
@@ -76,21 +89,27 @@ struct KeyEvent {
 
 interface WorkerSession {
   # What a registered worker holds; dropping it (or losing the connection) is leaving.
-  heartbeat @0 (sequence :UInt64, load :Load, events :List(KeyEvent), snapshot :Bool, draining :Bool, membershipVersion :UInt64)
+  heartbeat @0 (sequence :UInt64, load :Load, events :List(KeyEvent), snapshot :Bool, draining :Bool, membershipVersion :UInt64,
+               heldBlocks :UInt64, heldSum :UInt64)
       -> (status :WireStatus, resync :Bool, membershipVersion :UInt64, members :List(Member), drain :Bool);
   # Numbered from 1. `snapshot`: the events are all that is held. `resync`: a heartbeat was lost, send a snapshot next.
   # Members are sent when the caller's version is old. A status that is not ok (kAborted): this incarnation was declared
-  # dead; register again. `drain`: an administrator asks this worker to leave.
+  # dead; register again. `drain`: an administrator asks this worker to leave. `heldBlocks` and `heldSum` (BlockKey::Prefix64
+  # added up) are what the events so far come to: where the coordinator counts otherwise, it asks for a snapshot.
   announce @1 (transportKind :Text, transportAddress :Text) -> (status :WireStatus);
   # The worker is ready: it is routed to from now on. Its transport needs the id that register gave, hence the second step.
 }
 
 interface Coordinator {
-  register @0 (info :WorkerInfo) -> (status :WireStatus, id :UInt32, incarnation :UInt64, session :WorkerSession);
+  register @0 (info :WorkerInfo, formerId :UInt32, formerIncarnation :UInt64)
+      -> (status :WireStatus, id :UInt32, incarnation :UInt64, session :WorkerSession);
+  # `former`: what an earlier life of the coordinator gave; kept by one that does not know the worker, so that what its peers
+  # hold of it stays true. 0 where there is none, or where the worker was told that its incarnation is over.
   route @1 (query :RouteQuery) -> (status :WireStatus, retryAfterS :Float64, plan :Plan);
   card @2 () -> (status :WireStatus, model :ModelIdentity);
   # kUnavailable until a worker of each role is there.
-  finished @3 (requestId :UInt64, ttftS :Float64, totalS :Float64, promptTokens :UInt32, cachedTokens :UInt32, ok :Bool);
+  finished @3 (requestId :UInt64, ttftS :Float64, totalS :Float64, promptTokens :UInt32, cachedTokens :UInt32, ok :Bool,
+              queueS :Float64, prefillS :Float64, decodeS :Float64, generatedTokens :UInt32, moves :UInt32);
   clusterJson @4 () -> (json :Text);
   explainRoute @5 (query :RouteQuery) -> (json :Text);
   drain @6 (worker :UInt32) -> (status :WireStatus);

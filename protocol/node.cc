@@ -49,12 +49,13 @@ std::string PeerName(kj::AsyncIoStream& stream) {
 NodeServer::NodeServer(NodeServices& services, std::string cluster_key)
     : server_(kj::heap<NodeImpl>(services)), cluster_key_(std::move(cluster_key)) {}
 
-Status NodeServer::Listen(kj::Network& network, kj::Timer& timer, kj::WaitScope& scope, const std::string& host) {
+Status NodeServer::Listen(kj::Network& network, kj::Timer& timer, kj::WaitScope& scope, const std::string& host, uint16_t port) {
   const auto problem = kj::runCatchingExceptions([&]() {
-    receiver_ = network.parseAddress(kj::StringPtr(host.c_str()), 0).wait(scope)->listen();
+    receiver_ = network.parseAddress(kj::StringPtr(host.c_str()), port).wait(scope)->listen();
     port_ = static_cast<uint16_t>(receiver_->getPort());
   });
   KJ_IF_MAYBE(e, problem) {
+    if (port != 0) return InvalidError("cannot listen on {}:{}: {}; the coordinator's address must be this machine's, its port free", host, port, e->getDescription().cStr());
     return InvalidError("cannot listen on {}: {}; set cluster.bind_host to an address of this machine", host, e->getDescription().cStr());
   }
   accepting_ = Accept(timer).eagerlyEvaluate(nullptr);

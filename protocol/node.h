@@ -26,8 +26,8 @@ class NodeServer {
  public:
   /// `services` outlives the server. Peers must know the very same key, an empty one included.
   NodeServer(NodeServices& services, std::string cluster_key);
-  /// Listens on `host`, any free port. Errors: kInvalid (the address cannot be bound: says why and which option to change).
-  Status Listen(kj::Network& network, kj::Timer& timer, kj::WaitScope& scope, const std::string& host);
+  /// Listens on `host`; port 0 is any free one. Errors: kInvalid (the address cannot be bound: says why and which option to change).
+  Status Listen(kj::Network& network, kj::Timer& timer, kj::WaitScope& scope, const std::string& host, uint16_t port = 0);
   uint16_t port() const { return port_; }
   /// Connections that were turned away.
   uint64_t refused() const { return refused_; }

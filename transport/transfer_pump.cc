@@ -90,6 +90,7 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
       if (send.open_segments > 0) transport_->Cancel(id);  // of former pushes: they are the transport's until it says so
       return;
     }
+    send.peer = to.id;
     if (send.open_segments == 0) send.begin = clock_.Now();
     send.open_segments += segments.size();
     for (const Segment& segment : segments) send.open_bytes += segment.bytes;
@@ -118,7 +119,11 @@ void TransferPump::Cancel(TransferId id) {
 }
 
 void TransferPump::Disconnect(WorkerId peer) {
-  Do([this, peer]() { transport_->Disconnect(peer); });
+  Do([this, peer]() {
+    transport_->Disconnect(peer);
+    std::lock_guard lock(mutex_);
+    path_bytes_per_s_.erase(peer);
+  });
 }
 
 void TransferPump::OnCompletion(const Completion& c) {
@@ -149,6 +154,14 @@ void TransferPump::CountSent(Send& send) {
   if (seconds <= 0) return;
   const double rate = bytes / seconds, before = sent_bytes_per_s();
   sent_bytes_per_s_.store(before == 0 ? rate : 0.8 * before + 0.2 * rate, std::memory_order_relaxed);
+  std::lock_guard lock(mutex_);
+  double& path = path_bytes_per_s_[send.peer];
+  path = path == 0 ? rate : 0.8 * path + 0.2 * rate;
+}
+
+std::vector<std::pair<WorkerId, double>> TransferPump::PathSpeeds() const {
+  std::lock_guard lock(mutex_);
+  return {path_bytes_per_s_.begin(), path_bytes_per_s_.end()};
 }
 
 void TransferPump::EndReceive(TransferId id, const Status& status) {

@@ -4,10 +4,13 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -57,6 +60,8 @@ class TransferPump {
 
   /// Smoothed speed at which pushes leave; 0 until one has.
   double sent_bytes_per_s() const { return sent_bytes_per_s_.load(std::memory_order_relaxed); }
+  /// The same for each peer that pushes went to and that was not disconnected since.
+  std::vector<std::pair<WorkerId, double>> PathSpeeds() const;
 
  private:
   struct Receive {
@@ -65,6 +70,7 @@ class TransferPump {
     std::span<Digest128> digests;
   };
   struct Send {
+    WorkerId peer;
     size_t open_segments = 0, open_bytes = 0;
     Instant begin;  // of the pushes that are open
     Status status;
@@ -85,6 +91,8 @@ class TransferPump {
   const std::string kind_, address_;
   Mailbox<std::function<void()>> commands_;
   std::atomic<double> sent_bytes_per_s_{0};
+  mutable std::mutex mutex_;
+  std::map<WorkerId, double> path_bytes_per_s_;  // guarded by mutex_
   // Of the pump's thread:
   std::unordered_map<TransferId, Receive> receives_;
   std::unordered_map<TransferId, Send> sends_;

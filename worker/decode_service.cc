@@ -34,6 +34,7 @@ class DecodeCall final : public EngineClient {
     WriteStatus(status, call_.getResults().initStatus());
     return kj::READY_NOW;
   }
+  bool TakeTime();
   kj::Promise<void> Prepare();
   kj::Promise<Status> PrefillAt(MemberInfo worker);
   using DigestsAnswer = kj::Promise<capnp::Response<wire::Digests::GetResults>>;
@@ -57,6 +58,7 @@ class DecodeCall final : public EngineClient {
   GenerateCall call_;
   wire::TokenSink::Client sink_;
   ReceivedRequest request_;
+  Instant deadline_ = Instant::max();       // of the request, on this worker's clock
   std::deque<MemberInfo> prefill_workers_;  // still to try
   std::vector<BlockKey> chain_;             // of the prompt's full blocks
   BlockRefs blocks_;                        // that hold the prompt's KV from its start
@@ -76,6 +78,7 @@ kj::Promise<void> DecodeCall::Run() {
   auto received = ReadRequest(params.getRequest());
   if (!received.ok()) return Fail(received.status());
   request_ = std::move(*received);
+  if (request_.request.deadline_s > 0) deadline_ = context_.clock.Now() + FromSeconds(request_.request.deadline_s);
   if (request_.request.prompt.empty()) return Fail(InvalidError("the prompt is empty"));
   store_.Know(request_.root, BaseTenant(request_.request.tenant));
   for (const auto member : params.getPrefill()) {
@@ -91,6 +94,7 @@ kj::Promise<void> DecodeCall::Run() {
 
 /// Tries each prefill worker in turn, then computes here.
 kj::Promise<void> DecodeCall::Prepare() {
+  if (!TakeTime()) return Fail(DeadlineError("the request's deadline passed before its prompt was computed"));
   if (prefill_workers_.empty()) return PrefillHere();
   MemberInfo worker = std::move(prefill_workers_.front());
   prefill_workers_.pop_front();
@@ -218,7 +222,15 @@ void DecodeCall::KeepBlocks() {
   }
 }
 
+/// Leaves in the request what is left of its time; false when that is nothing.
+bool DecodeCall::TakeTime() {
+  if (deadline_ == Instant::max()) return true;
+  request_.request.deadline_s = ToSeconds(deadline_ - context_.clock.Now());
+  return request_.request.deadline_s > 0;
+}
+
 kj::Promise<void> DecodeCall::Start() {
+  if (!TakeTime()) return Fail(DeadlineError("the request's deadline passed before its prompt was computed"));
   if (request_.request.keep) KeepBlocks();
   EngineRequest request;
   request.request = request_.request;

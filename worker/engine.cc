@@ -12,11 +12,13 @@
 #include "worker/sampler.h"
 #include "worker/scheduler.h"
 #include "worker/sequence.h"
+#include "worker/step_fit.h"
 #include "worker/step_meter.h"
 
 namespace baton {
 namespace {
 
+constexpr uint64_t kFitEvery = 16;  // steps between two fits of what steps cost: one takes about 10 us
 constexpr size_t kStartAhead = 16;           // waiting sequences looked at in a step
 constexpr Duration kRetry = std::chrono::milliseconds(1);  // while blocks that others hold are waited for
 
@@ -59,6 +61,7 @@ class EngineImpl final : public Engine {
   void Prepare();
   void FillBatch();
   Status RunBatch();
+  void Measure(double seconds);
   Status ForwardRuns(size_t first, size_t count);
   void ReportLayer(size_t first, size_t count, uint32_t layer);
   void FinishRuns();
@@ -92,7 +95,9 @@ class EngineImpl final : public Engine {
   std::vector<std::unique_ptr<Sequence>> sequences_;  // in rank order: priority, then arrival
   Sampler sampler_;
   StepMeter meter_;
-  uint64_t preemptions_ = 0, accepted_tokens_ = 0, rejected_tokens_ = 0;
+  StepFit fit_;
+  StepModel step_model_;  // of fit_, now and then
+  uint64_t steps_ = 0, preemptions_ = 0, accepted_tokens_ = 0, rejected_tokens_ = 0;
   ScheduleView view_;
   SchedulePlan plan_;
   std::vector<Run> runs_;
@@ -209,14 +214,22 @@ bool EngineImpl::Step() {
   return busy;
 }
 
+/// The step that `runs_` were took so long.
 void EngineImpl::Measure(double seconds) {
   uint32_t decode_rows = 0, guesses = 0, prefill_tokens = 0;
+  double pairs = 0;
   for (const Run& run : runs_) {
     guesses += static_cast<uint32_t>(run.draft.size());
-    if (run.tokens == 1) ++decode_rows;
-    else prefill_tokens += run.tokens;
+    if (run.tokens == 1) {
+      ++decode_rows;
+    } else {
+      prefill_tokens += run.tokens;
+      pairs += run.tokens * (run.sequence->computed() + run.tokens / 2.0);
+    }
   }
   meter_.Add(decode_rows, guesses, prefill_tokens, seconds);
+  fit_.Add({static_cast<double>(prefill_tokens), pairs, static_cast<double>(decode_rows + guesses), seconds});
+  ++steps_;
 }
 
 /// New requests, and the end of cancelled ones.
@@ -477,6 +490,9 @@ void EngineImpl::Sweep() {
     const uint32_t left = s->size() - std::min(s->computed(), s->size());
     if (!s->running || left > 1) load.queued_prefill_tokens += left;
   }
+  if (steps_ % kFitEvery == 1) step_model_ = fit_.Fit();
+  load.steps = steps_;
+  load.step_model = step_model_;
   load.preemptions = preemptions_;
   load.accepted_tokens = accepted_tokens_;
   load.rejected_tokens = rejected_tokens_;

@@ -15,6 +15,7 @@
 #include "base/hash.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/step_model.h"
 #include "kvstore/block_pool.h"
 #include "model/model.h"
 
@@ -93,9 +94,11 @@ struct EngineRequest {
 struct EngineLoad {
   uint32_t running = 0, waiting = 0;
   uint64_t queued_prefill_tokens = 0;
+  uint64_t steps = 0;        // since the start
   uint64_t preemptions = 0;  // since the start: requests that gave their blocks to others and wait again
   uint64_t accepted_tokens = 0, rejected_tokens = 0;  // since the start: guesses checked, by what became of them
   double step_s = 0, prefill_tokens_per_s = 0, decode_step_s = 0;  // smoothed measurements, 0 = not yet
+  StepModel step_model;
 };
 
 /// Thread: Submit, Cancel, CancelAll, ReleaseHeld, Resume, load from any; Step and WaitForWork from one. The destructor gives every

@@ -97,8 +97,13 @@ class PrefillCall final : public EngineClient {
     call_.releaseParams();
     std::vector<BlockKey> chain = KeyChain(request_.root, std::span(prompt).first(usable * context_.layout.block_tokens), context_.layout.block_tokens);
     ready_ = BlockRefs(context_.pool, context_.pool.Lookup(chain));
-    return store_.Fetch(std::move(chain), ready_.size()).then([this](BlockRefs fetched) {
+    const Instant arrived = context_.clock.Now();
+    return store_.Fetch(std::move(chain), ready_.size()).then([this, arrived](BlockRefs fetched) {
       ready_.Append(std::move(fetched));
+      double& left_s = request_.request.deadline_s;
+      if (left_s > 0 && (left_s -= ToSeconds(context_.clock.Now() - arrived)) <= 0) {
+        return Fail(DeadlineError("the request's deadline passed while the store was read"));
+      }
       return Start();
     });
   }

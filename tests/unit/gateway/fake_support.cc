@@ -173,8 +173,20 @@ Status FakeBackend::Health() {
   return health_;
 }
 
-kj::Promise<std::string> FakeBackend::ExplainRoute(std::vector<TokenId> prompt, std::string tenant) {
-  return "{\"tokens\":" + std::to_string(prompt.size()) + ",\"tenant\":\"" + tenant + "\"}";
+kj::Promise<Result<std::string>> FakeBackend::ClusterJson() {
+  const Status health = Health();
+  return health.ok() ? Result<std::string>(std::string("{\"workers\":[]}")) : Result<std::string>(health);
+}
+
+kj::Promise<Result<std::string>> FakeBackend::ExplainRoute(std::vector<TokenId> prompt, uint32_t max_tokens, std::string tenant) {
+  return Result<std::string>(fmt::format("{{\"tokens\":{},\"max_tokens\":{},\"tenant\":\"{}\"}}", prompt.size(), max_tokens, tenant));
+}
+
+kj::Promise<Result<std::string>> FakeBackend::ExplainRequest(RequestId request) {
+  for (const GenerateRequest& known : requests()) {
+    if (known.id == request) return Result<std::string>(fmt::format("{{\"request\":\"{:016x}\"}}", request.value));
+  }
+  return Result<std::string>(NotFoundError("request {:016x} is not remembered", request.value));
 }
 
 kj::Promise<Status> FakeBackend::Drain(WorkerId worker) {
@@ -263,6 +275,12 @@ void FakeBackend::LetHolds() {
 bool FakeBackend::AwaitHolds(size_t count) {
   std::unique_lock<std::mutex> lock(mutex_);
   return changed_.wait_for(lock, std::chrono::seconds(10), [&] { return holds_.size() >= count; });
+}
+
+kj::Promise<Status> FakeBackend::SetRole(WorkerId worker, std::string role) {
+  if (worker.value != 7) return Status(NotFoundError("there is no worker {}", worker.value));
+  if (role == "prefill") return Status(ExhaustedError("worker 7 switched its role a moment ago"));
+  return role == "decode" ? OkStatus() : InvalidError("role '{}' cannot be taken", role);
 }
 
 void FakeBackend::Push(FakeScript script) {

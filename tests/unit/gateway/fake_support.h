@@ -51,8 +51,9 @@ class FakeBackend final : public Backend {
   const ModelCard& card() const override { return card_; }
   std::unique_ptr<GenerationHandle> Generate(GenerateRequest request, GenerationSink& sink) override;
   Status Health() override;
-  kj::Promise<std::string> ClusterJson() override { return std::string("{\"workers\":[]}"); }
-  kj::Promise<std::string> ExplainRoute(std::vector<TokenId> prompt, std::string tenant) override;
+  kj::Promise<Result<std::string>> ClusterJson() override;
+  kj::Promise<Result<std::string>> ExplainRoute(std::vector<TokenId> prompt, uint32_t max_tokens, std::string tenant) override;
+  kj::Promise<Result<std::string>> ExplainRequest(RequestId request) override;
   kj::Promise<std::string> MetricsText() override { return std::string("fake_metric 1\n"); }
   kj::Promise<Status> Drain(WorkerId worker) override;
   /// Holds every full block, or fails with the next of FailHolds.
@@ -75,6 +76,7 @@ class FakeBackend final : public Backend {
   void LetHolds();
   /// Waits until so many holds were asked for; false after 10 s.
   bool AwaitHolds(size_t count);
+  kj::Promise<Status> SetRole(WorkerId worker, std::string role) override;
 
   void Push(FakeScript script);
   void SetHealth(Status status);

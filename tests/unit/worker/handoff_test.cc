@@ -295,6 +295,22 @@ TEST_F(HandOffTest, WhatCannotBeServedIsSaid) {
   ExpectBothIdle();
 }
 
+/// The engine counts a request's time from when it gets it; what went by before is not given again.
+TEST_F(HandOffTest, ADeadlineThatPassesOnTheWayIsNotStartedAnew) {
+  Make();
+  for (const auto& prefill : {Remote(), std::vector<MemberInfo>{}}) {
+    GenerateRequest request = Request(3 * kBt, 9);
+    request.deadline_s = 1e-9;
+    Heard heard;
+    EXPECT_EQ(Generate(*decode_, request, prefill, &heard).code(), StatusCode::kDeadline);
+    ExpectBothIdle();
+    request.deadline_s = 1000;
+    ASSERT_TRUE(Generate(*decode_, request, prefill, &heard).ok());
+    ExpectRight(*decode_, request, heard, "time enough");
+  }
+  EXPECT_EQ(Count("prefill_fallback"), 0) << "nobody failed";
+}
+
 TEST_F(HandOffTest, HostilePrefillCalls) {
   Make();
   using Answer = capnp::Response<wire::Prefill::PrefillResults>;
