@@ -92,7 +92,7 @@ int RunCoordinator(const BenchMembersCommand& c, const PairEnd& end) {
   NodeServices services;
   services.coordinator = wire::Coordinator::Client(kj::heap<CoordinatorService>(coordinator, metrics, timer));
   NodeServer node(services, "");
-  const Status listening = node.Listen(io, "127.0.0.1");
+  const Status listening = node.Listen(io.provider->getNetwork(), timer, io.waitScope, "127.0.0.1");
   if (!listening.ok()) return Fail(listening);
   const uint16_t port = node.port();
   if (!SendAll(end.control, std::as_bytes(std::span(&port, 1)))) return 1;

@@ -128,7 +128,7 @@ class Rank::Impl {
 };
 
 Result<PeerAddress> Rank::Impl::Listen() {
-  RETURN_IF_ERROR(node_->Listen(io_.provider->getNetwork(), timer(), io_.waitScope, setup_.config.cluster.bind_host, setup_.listen_port));
+  RETURN_IF_ERROR(node_->Listen(io_.provider->getNetwork(), io_.provider->getTimer(), io_.waitScope, setup_.config.cluster.bind_host, setup_.listen_port));
   self_.name = setup_.name;
   self_.roles = setup_.roles;
   self_.hostname = HostName();

@@ -31,4 +31,18 @@ void DraftBatch::Choose(const StepCost& cost, uint32_t most, BlockPool& pool, st
   }
 }
 
+StepWork WorkOf(const std::vector<Run>& runs) {
+  StepWork work;
+  for (const Run& run : runs) {
+    work.guesses += static_cast<uint32_t>(run.draft.size());
+    if (run.tokens == 1) {
+      ++work.decode_rows;
+    } else {
+      work.prefill_tokens += run.tokens;
+      work.pairs += run.tokens * (run.sequence->computed() + run.tokens / 2.0);
+    }
+  }
+  return work;
+}
+
 }  // namespace baton

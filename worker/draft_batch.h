@@ -27,6 +27,13 @@ struct Run {
   }
 };
 
+/// What a step computes: rows of one token, guesses behind them, tokens of prompts, and pairs of such a token with one before it.
+struct StepWork {
+  uint32_t decode_rows = 0, guesses = 0, prefill_tokens = 0;
+  double pairs = 0;
+};
+StepWork WorkOf(const std::vector<Run>& runs);
+
 /// Thread: the engine's. Keeps its buffers between steps.
 class DraftBatch {
  public:

@@ -53,7 +53,11 @@ class EngineImpl final : public Engine {
     bool cancelled = false, released = false;
   };
 
-  void Measure(double seconds);
+  void Measure(const StepWork& work, double seconds) {
+    meter_.Add(work.decode_rows, work.guesses, work.prefill_tokens, seconds);
+    fit_.Add({static_cast<double>(work.prefill_tokens), work.pairs, static_cast<double>(work.decode_rows + work.guesses), seconds});
+    ++totals_.steps;
+  }
   bool TakeNews();
   void Insert(std::unique_ptr<Sequence> sequence);
   void FillView();
@@ -61,7 +65,6 @@ class EngineImpl final : public Engine {
   void Prepare();
   void FillBatch();
   Status RunBatch();
-  void Measure(double seconds);
   Status ForwardRuns(size_t first, size_t count);
   void ReportLayer(size_t first, size_t count, uint32_t layer);
   void FinishRuns();
@@ -96,8 +99,7 @@ class EngineImpl final : public Engine {
   Sampler sampler_;
   StepMeter meter_;
   StepFit fit_;
-  StepModel step_model_;  // of fit_, now and then
-  uint64_t steps_ = 0, preemptions_ = 0, accepted_tokens_ = 0, rejected_tokens_ = 0;
+  EngineLoad totals_;  // what is counted since the start, and the fit's result of now and then
   ScheduleView view_;
   SchedulePlan plan_;
   std::vector<Run> runs_;
@@ -207,29 +209,11 @@ bool EngineImpl::Step() {
     FillBatch();
     const Instant begin = clock_.Now();
     const Status status = RunBatch();
-    if (status.ok()) Measure(ToSeconds(clock_.Now() - begin));
+    if (status.ok()) Measure(WorkOf(runs_), ToSeconds(clock_.Now() - begin));
     FinishRuns();
   }
   if (busy) Sweep();
   return busy;
-}
-
-/// The step that `runs_` were took so long.
-void EngineImpl::Measure(double seconds) {
-  uint32_t decode_rows = 0, guesses = 0, prefill_tokens = 0;
-  double pairs = 0;
-  for (const Run& run : runs_) {
-    guesses += static_cast<uint32_t>(run.draft.size());
-    if (run.tokens == 1) {
-      ++decode_rows;
-    } else {
-      prefill_tokens += run.tokens;
-      pairs += run.tokens * (run.sequence->computed() + run.tokens / 2.0);
-    }
-  }
-  meter_.Add(decode_rows, guesses, prefill_tokens, seconds);
-  fit_.Add({static_cast<double>(prefill_tokens), pairs, static_cast<double>(decode_rows + guesses), seconds});
-  ++steps_;
 }
 
 /// New requests, and the end of cancelled ones.
@@ -326,7 +310,7 @@ void EngineImpl::Prepare() {
     End(s, FinishReason::kError, DeadlineError("the request's deadline of {} s passed after {} tokens", s.request().deadline_s, s.produced()));
   }
   for (const uint32_t i : plan_.preempted) sequences_[i]->Preempt(pool_);
-  preemptions_ += plan_.preempted.size();
+  totals_.preemptions += plan_.preempted.size();
   runs_.clear();
   for (const ScheduledRow& planned : plan_.run) {
     Sequence& s = *sequences_[planned.row];
@@ -444,8 +428,8 @@ bool EngineImpl::AddToken(const Run& run, uint32_t row) {
     event->rejected_tokens = static_cast<uint32_t>(run.draft.size()) - row - event->predicted;
     const uint32_t accepted = row + event->predicted;
     s.guesses.Add(accepted, row < run.draft.size() && !event->predicted);
-    accepted_tokens_ += accepted;
-    rejected_tokens_ += event->rejected_tokens;
+    totals_.accepted_tokens += accepted;
+    totals_.rejected_tokens += event->rejected_tokens;
   }
   listener_.OnToken(s.id(), *event);
   if (reason) End(s, *reason, OkStatus());
@@ -484,18 +468,13 @@ void EngineImpl::End(Sequence& s, FinishReason reason, const Status& status) {
 
 void EngineImpl::Sweep() {
   std::erase_if(sequences_, [](const auto& sequence) { return sequence->ended; });
-  EngineLoad load;
+  if (totals_.steps % kFitEvery == 1) totals_.step_model = fit_.Fit();
+  EngineLoad load = totals_;
   for (const auto& s : sequences_) {
     ++(s->running ? load.running : load.waiting);
     const uint32_t left = s->size() - std::min(s->computed(), s->size());
     if (!s->running || left > 1) load.queued_prefill_tokens += left;
   }
-  if (steps_ % kFitEvery == 1) step_model_ = fit_.Fit();
-  load.steps = steps_;
-  load.step_model = step_model_;
-  load.preemptions = preemptions_;
-  load.accepted_tokens = accepted_tokens_;
-  load.rejected_tokens = rejected_tokens_;
   load.step_s = meter_.step_s();
   load.prefill_tokens_per_s = meter_.prefill_tokens_per_s();
   load.decode_step_s = meter_.decode_step_s();

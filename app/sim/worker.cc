@@ -166,7 +166,7 @@ double SimWorker::BeginStep(double now_s) {
     else prefill_tokens += run.tokens;
   }
   step_s_ = config_.cost.Seconds(decode_rows, prefill_tokens);
-  meter_.Add(decode_rows, prefill_tokens, step_s_);
+  meter_.Add(decode_rows, 0, prefill_tokens, step_s_);
   in_step_ = true;
   return step_s_;
 }
