@@ -106,7 +106,7 @@ kj::Promise<void> MemberSession::HeartbeatLoop() {
     for (auto& waiter : std::exchange(draining_known_, {})) waiter->fulfill();
     LOG_WARN("{}: {}; registering again", self_.name, status.ToString());
     connected_ = false;
-    if (hooks_.on_silent && timer_.now() - last_turn_ >= heartbeat_ * kSilentBeats) hooks_.on_silent();
+    if (hooks_.on_silent && timer_.now() - last_turn_ >= Silence()) hooks_.on_silent();
     over_ = status.code() == StatusCode::kAborted;
     was_lost_ = was_lost_ || !over_;
     return Rejoin().then([this]() { return HeartbeatLoop(); });
@@ -160,7 +160,7 @@ kj::Promise<Status> MemberSession::Heartbeat() {
   snapshot_ = false;
   last_turn_ = timer_.now();
   const bool said_draining = draining_;
-  auto answer = timer_.timeoutAfter(heartbeat_ * kSilentBeats, request.send()).then([this, said_draining](capnp::Response<wire::WorkerSession::HeartbeatResults> r) {
+  auto answer = timer_.timeoutAfter(Silence(), request.send()).then([this, said_draining](capnp::Response<wire::WorkerSession::HeartbeatResults> r) {
     last_turn_ = timer_.now();
     const Status status = ReadStatus(r.getStatus());
     if (!status.ok()) return status;

@@ -5,6 +5,7 @@
 #include <kj/async.h>
 #include <kj/timer.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
@@ -48,9 +49,10 @@ class MemberSession {
   kj::Maybe<wire::Coordinator::Client> coordinator() { return coordinator_; }
 
  private:
-  static constexpr int kSilentBeats = 10;  // heartbeats without an answer after which the coordinator counts as gone
+  /// After so long without an answer the coordinator counts as gone: ten heartbeats, but on a busy machine no less than two seconds.
+  kj::Duration Silence() const { return std::max(10 * heartbeat_, 2 * kj::SECONDS); }
   kj::Promise<Status> Register();
-  bool Stalled() const { return timer_.now() - last_turn_ > heartbeat_ * kSilentBeats + 1 * kj::SECONDS; }
+  bool Stalled() const { return timer_.now() - last_turn_ > Silence() + 1 * kj::SECONDS; }
   void CountHeld(const std::vector<HeldChange>& changes);
   void AskToLeave();
   kj::Promise<void> JoinUntil(kj::TimePoint deadline, kj::Own<kj::PromiseFulfiller<Status>> done);
