@@ -261,7 +261,8 @@ Result<nlohmann::ordered_json> Rounds(const TransferBench& c, Sender& sender) {
                                 {c.transport == "mpi" ? "mpi_loop_ratio" : "socket_ratio", Quantile(plain_ratio, 0.5)},
                                 {"ratio_low", Quantile(ratio, 0)}, {"ratio_high", Quantile(ratio, 1)},
                                 {"cpu_ratio", Quantile(cpu_ratio, 0.5)},
-                                {c.transport == "mpi" ? "mpi_loop_cpu_ratio" : "socket_cpu_ratio", Quantile(plain_cpu_ratio, 0.5)}, {"latency_p50_us", Quantile(latency, 0.5)}, {"latency_p99_us", Quantile(latency, 0.99)}, {"rounds", c.rounds}};
+                                {c.transport == "mpi" ? "mpi_loop_cpu_ratio" : "socket_cpu_ratio", Quantile(plain_cpu_ratio, 0.5)},
+                                {"latency_p50_us", Quantile(latency, 0.5)}, {"latency_p99_us", Quantile(latency, 0.99)}, {"rounds", c.rounds}};
 }
 
 }  // namespace

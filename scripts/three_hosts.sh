@@ -74,6 +74,7 @@ printf '#!/bin/sh\nexec "%s" --on "$@"\n' "$script" > "$BATON_HOSTS_FOLDER/on"
 chmod +x "$BATON_HOSTS_FOLDER/on"
 export BATON_HOSTS_ON="$BATON_HOSTS_FOLDER/on"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export BATON_HOSTS_MPIRUN="mpirun --oversubscribe --bind-to none --mca orte_abort_on_non_zero_status 0 --mca btl ^openib --mca plm_rsh_agent $BATON_HOSTS_ON --mca oob_tcp_if_include eth0 --mca btl_tcp_if_include eth0 --host host1:2,host2:2,host3:2"
+export BATON_HOSTS_MPIRUN="mpirun --oversubscribe --bind-to none --mca orte_abort_on_non_zero_status 0 --mca btl ^openib --mca plm_rsh_agent $BATON_HOSTS_ON \
+  --mca oob_tcp_if_include eth0 --mca btl_tcp_if_include eth0 --host host1:2,host2:2,host3:2"
 [ $# -gt 0 ] || set -- "${SHELL:-bash}"
 ip netns exec host1 unshare --uts bash -c 'hostname host1 && exec "$@"' host1 "$@"

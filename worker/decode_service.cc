@@ -290,7 +290,8 @@ DecodeService::DecodeService(WorkerContext& context, EngineHost& engine, StoreCl
                 context.metrics.Counter("baton_worker_prefill_local_total", "Requests whose prompt was computed here"),
                 context.metrics.Counter("baton_worker_prefill_fallback_total", "Prefill workers that failed a request"),
                 context.metrics.Counter("baton_worker_handoff_corrupt_total", "Hand-offs whose digest was wrong: computed again"),
-                context.metrics.Histogram("baton_worker_handoff_exposed_seconds", "From the end of a prefill elsewhere until its last byte was here and verified", kExposedBuckets)} {}
+                context.metrics.Histogram("baton_worker_handoff_exposed_seconds",
+                                          "From the end of a prefill elsewhere until its last byte was here and verified", kExposedBuckets)} {}
 
 kj::Promise<void> DecodeService::generate(GenerateContext context) {
   context.allowCancellation();
