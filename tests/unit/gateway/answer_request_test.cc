@@ -196,8 +196,9 @@ TEST_F(RequestTest, WhatThisServerDoesNotDoIsSaid) {
   for (const char* name : {"suffix"}) EXPECT_EQ(Completion({{name, "x"}})->param, name);
   EXPECT_FALSE(Completion({{"suffix", ""}}));
   EXPECT_EQ(Completion({{"echo", true}, {"logprobs", 1}})->param, "echo");
-  EXPECT_EQ(Chat({{"min_tokens", 3}})->param, "min_tokens");
-  EXPECT_FALSE(Chat({{"min_tokens", 3}, {"ignore_eos", true}}));
+  EXPECT_EQ(Chat({{"min_tokens", -3}})->param, "min_tokens");
+  EXPECT_FALSE(Chat({{"min_tokens", 3}}));
+  EXPECT_EQ(out_.sampling.min_tokens, 3u);
   EXPECT_FALSE(Chat({{"min_tokens", 0}}));
   EXPECT_EQ(Chat({{"response_format", {{"type", "no_such"}}}})->param, "response_format");
   EXPECT_EQ(Chat({{"response_format", Json::object()}})->param, "response_format");

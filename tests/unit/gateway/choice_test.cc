@@ -38,7 +38,7 @@ class Heard final : public ChoiceListener {
 
 class ChoiceTest : public testing::Test {
  protected:
-  Choice Make(std::vector<std::string> stops = {}, bool include = false) { return Choice({0, 0, true, true, std::move(stops), include}, codec_, heard_); }
+  Choice Make(std::vector<std::string> stops = {}, bool include = false) { return Choice({.keep_text = true, .keep_events = true, .stops = std::move(stops), .include_stop = include}, codec_, heard_); }
   static void Say(Choice& choice, const std::string& bytes) {
     for (const char c : bytes) choice.OnToken({static_cast<uint8_t>(c), -1.0f, {}});
   }

@@ -33,7 +33,7 @@ class FormTest : public testing::Test {
     request_.stream = true;
   }
   std::unique_ptr<Choice> MakeChoice(ChoiceListener& listener, uint32_t index = 0, bool keep = false) {
-    return std::make_unique<Choice>(Choice::Options{index, 0, keep, keep, request_.stops, false}, codec_, listener);
+    return std::make_unique<Choice>(Choice::Options{.index = index, .keep_text = keep, .keep_events = keep, .stops = request_.stops}, codec_, listener);
   }
   static TokenEvent Event(TokenId token, float logprob = -0.5f) { return {token, logprob, {{token, logprob}, {'z', -2.0f}, {'y', -3.25f}}}; }
   static RequestStats Stats() {
@@ -82,7 +82,8 @@ TEST_F(FormTest, ChatStreamWithUsageOfEachKind) {
     choice->OnRoute(Stats());
     choice->OnToken(Event(FakeCodec::kHello));
     choice->OnToken(Event(FakeCodec::kWorld));
-    const std::string usage = R"({"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":1,"cache_write_tokens":4}})";
+    const std::string usage = R"({"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":1,"cache_write_tokens":4},)"
+                              R"("completion_tokens_details":{"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}})";
     EXPECT_THAT(writer.Take(), testing::EndsWith("\"finish_reason\":null}],\"usage\":" + (continuous ? usage : std::string("null")) + "}\n\n"));
     choice->OnEnd(FinishReason::kStop, Stats());
     EXPECT_EQ(writer.Take(), kChatHead + R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":)" + (continuous ? usage : "null") + "}\n\n");
@@ -185,7 +186,8 @@ TEST_F(FormTest, WholeAnswers) {
   choice->OnToken(Event(FakeCodec::kHello));
   choice->OnToken(Event('!', -1.25f));
   choice->OnEnd(FinishReason::kStop, Stats());
-  const Json usage = {{"prompt_tokens", 2}, {"completion_tokens", 2}, {"total_tokens", 4}, {"prompt_tokens_details", {{"cached_tokens", 1}, {"cache_write_tokens", 4}}}};
+  const Json usage = {{"prompt_tokens", 2}, {"completion_tokens", 2}, {"total_tokens", 4}, {"prompt_tokens_details", {{"cached_tokens", 1}, {"cache_write_tokens", 4}}},
+                      {"completion_tokens_details", {{"accepted_prediction_tokens", 0}, {"rejected_prediction_tokens", 0}}}};
   const Json a = Json::parse(chat->Whole({choice.get()}, {2, 2, 1, 4}));
   EXPECT_EQ(a["object"], "chat.completion");
   EXPECT_EQ(a["usage"], usage);
@@ -243,7 +245,7 @@ TEST_F(FormTest, EveryEventIsOneJsonObjectWhateverTheBytes) {
 TEST(UsageTest, Text) {
   std::string out = "x";
   AppendUsage(out, {});
-  EXPECT_EQ(out, R"(x{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0,"cache_write_tokens":0}})");
+  EXPECT_EQ(out, R"(x{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"completion_tokens_details":{"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}})");
   EXPECT_STREQ(FinishReasonName(FinishReason::kStop), "stop");
   EXPECT_STREQ(FinishReasonName(FinishReason::kLength), "length");
 }

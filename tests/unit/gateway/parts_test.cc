@@ -134,7 +134,7 @@ TEST(EndpointTest, PathsAndMethods) {
   }
   std::set<std::string> paths;
   for (const Endpoint& endpoint : Endpoints()) {
-    EXPECT_TRUE(paths.insert(endpoint.path).second) << endpoint.path << " is there twice";
+    EXPECT_TRUE(paths.insert(fmt::format("{} {}", static_cast<int>(endpoint.method), endpoint.path)).second) << endpoint.path << " is there twice";
     const std::string path = endpoint.path;
     const bool administers = path.rfind("/admin/", 0) == 0 || path.rfind("/debug/", 0) == 0;
     EXPECT_EQ(endpoint.access == Access::kAdmin, administers) << path;
