@@ -127,7 +127,7 @@ void Process::Build() {
     config.membership.dead_after_s = setup_.dead_after_s;
     config.router.local_prefill_tokens = setup_.local_prefill_tokens;
     coordinator_ = std::make_unique<Coordinator>(config, clock_, metrics_);
-    wire::Coordinator::Client client = kj::heap<CoordinatorService>(*coordinator_, metrics_);
+    wire::Coordinator::Client client = kj::heap<CoordinatorService>(*coordinator_, metrics_, timer_);
     coordinator_client_ = client;
     services_.coordinator = client;
     ticks_ = RunTicks(*coordinator_, timer_, FromSeconds(setup_.dead_after_s / 6)).eagerlyEvaluate(nullptr);

@@ -11,6 +11,7 @@
 #include "app/cluster_backend.h"
 #include "base/metrics.h"
 #include "coordinator/coordinator.h"
+#include "kvstore/hold_table.h"
 #include "model/model.h"
 #include "protocol/node.h"
 #include "tests/dst/sim_network.h"

@@ -82,8 +82,10 @@ class Computer final : public Backend {
     return std::make_unique<GenerationHandle>();
   }
   Status Health() override { return OkStatus(); }
-  kj::Promise<std::string> ClusterJson() override { return std::string(); }
-  kj::Promise<std::string> ExplainRoute(std::vector<TokenId>, std::string) override { return std::string(); }
+  kj::Promise<Result<std::string>> ClusterJson() override { return Result<std::string>(std::string()); }
+  kj::Promise<Result<std::string>> ExplainRoute(std::vector<TokenId>, uint32_t, std::string) override { return Result<std::string>(std::string()); }
+  kj::Promise<Result<std::string>> ExplainRequest(RequestId) override { return Result<std::string>(std::string()); }
+  kj::Promise<Status> SetRole(WorkerId, std::string) override { return OkStatus(); }
   kj::Promise<std::string> MetricsText() override { return std::string(); }
   kj::Promise<Status> Drain(WorkerId) override { return OkStatus(); }
   kj::Promise<Result<HeldBlocks>> HoldCache(CacheRecord, HoldMode) override { return Result<HeldBlocks>(HeldBlocks()); }

@@ -194,7 +194,9 @@ TEST_F(OptionsTest, TheSchemaTakesWhatTheProgramTakes) {
     Json file = Json::object();
     for (const Option& o : OptionTable(config)) {
       const auto values = GoodValues(o);
-      if (round > 0) ASSERT_TRUE(SetOption(o, values[random.Below(values.size())]).ok()) << o.key;
+      if (round > 0) {
+        ASSERT_TRUE(SetOption(o, values[random.Below(values.size())]).ok()) << o.key;
+      }
       if (round == 0 || random.Below(2) == 0) file[Section(o)][Name(o)] = ToJson(o);
     }
     std::vector<std::string> errors;

@@ -4,6 +4,7 @@
 #include "app/sim/html.h"
 #include "app/sim/plot.h"
 #include "app/sim/search.h"
+#include "base/random.h"
 #include "tests/support/test_pch.h"
 #include "tests/unit/app/sim_support.h"
 

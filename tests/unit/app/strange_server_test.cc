@@ -76,7 +76,7 @@ struct Outcome {
   std::string out, err;
 };
 
-Outcome Run(std::vector<std::string> arguments, const std::string& input = "") {
+Outcome RunBaton(std::vector<std::string> arguments, const std::string& input = "") {
   std::istringstream lines(input);
   std::streambuf* old = std::cin.rdbuf(lines.rdbuf());
   std::cin.clear();
@@ -108,7 +108,7 @@ TEST(StrangeServer, ChatSaysWhatWentWrong) {
       {Stream("data: [1,2,3]\n\ndata: [DONE]\n\n"), ""}};
   for (const auto& [reply, word] : replies) {
     CannedServer server([&reply = reply](const std::string&) { return reply; });
-    const Outcome run = Run({"chat", "--url", server.url()}, "hello\n");
+    const Outcome run = RunBaton({"chat", "--url", server.url()}, "hello\n");
     EXPECT_EQ(run.code, 1) << reply;
     EXPECT_THAT(run.err, testing::AllOf(testing::StartsWith("baton: "), testing::HasSubstr(word))) << reply;
   }
@@ -124,10 +124,10 @@ TEST(StrangeServer, ChatTakesWhatIsStillAnAnswer) {
       {"data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"prompt_tokens_details\":null}}\n\ndata: [DONE]\n\n", "Hi"}};
   for (const auto& [events, text] : streams) {
     CannedServer server([&events = events](const std::string&) { return Stream(events); });
-    const Outcome run = Run({"chat", "--url", server.url()}, "hello\n");
+    const Outcome run = RunBaton({"chat", "--url", server.url()}, "hello\n");
     EXPECT_EQ(run.code, 0) << events << run.err;
     EXPECT_EQ(run.out, text + "\n") << events;
-    const Outcome json = Run({"chat", "--url", server.url(), "--json"}, "hello\n");
+    const Outcome json = RunBaton({"chat", "--url", server.url(), "--json"}, "hello\n");
     EXPECT_EQ(nlohmann::json::parse(json.out)["text"], text);
   }
 }
@@ -154,7 +154,7 @@ TEST(StrangeServer, TopNeedsItsThreePages) {
     for (const bool json : {false, true}) {
       std::vector<std::string> arguments = {"top", "--once", "--url", server.url()};
       if (json) arguments.push_back("--json");
-      const Outcome run = Run(arguments);
+      const Outcome run = RunBaton(arguments);
       EXPECT_EQ(run.code, pages.code) << i << run.err;
       if (json && pages.code == 0) {
         EXPECT_TRUE(nlohmann::json::parse(run.out, nullptr, false).is_object()) << i;
@@ -172,7 +172,7 @@ TEST(StrangeServer, TopsTableIsAligned) {
     if (path == "/metrics") return Whole("baton_gateway_connections 3\n", "200 OK", "text/plain");
     return Whole(R"({"workers":[{"id":1,"name":"a"},{"id":22,"name":"longer","extra":0.123456789},{"name":")" + std::string(80, 'n') + R"("}],"none":[],"note":"text"})");
   });
-  const Outcome run = Run({"top", "--once", "--url", server.url()});
+  const Outcome run = RunBaton({"top", "--once", "--url", server.url()});
   ASSERT_EQ(run.code, 0) << run.err;
   std::vector<std::string> rows;
   std::istringstream in(run.out);
@@ -192,20 +192,20 @@ TEST(StrangeServer, BenchLoadNeedsAModel) {
   for (const std::string& models : {Whole("not json"), Whole("{}"), Whole(R"({"data":[]})"), Whole(R"({"data":5})"), Whole(R"({"data":[5]})"), Whole(R"({"data":[{"vocab_size":"x"}]})"), Whole("", "404 Not Found"),
                                     Whole(R"({"data":[{"vocab_size":-1,"max_model_len":-1}]})"), Whole(R"({"data":[{"vocab_size":0,"max_model_len":0}]})"), std::string()}) {
     CannedServer server([&](const std::string&) { return models; });
-    const Outcome run = Run({"bench", "load", "--url", server.url(), "--requests", "1", "--json"});
+    const Outcome run = RunBaton({"bench", "load", "--url", server.url(), "--requests", "1", "--json"});
     EXPECT_TRUE(run.code == 1 || run.code == 2) << models << run.code;
     EXPECT_THAT(run.err, testing::StartsWith("baton: ")) << models;
     EXPECT_EQ(run.out, "") << models;
   }
   CannedServer server([&](const std::string& path) { return path == "/v1/models" ? Whole(good) : Whole("<html>", "500 Oops", "text/html"); });
-  const Outcome run = Run({"bench", "load", "--url", server.url(), "--requests", "3", "--prompt-tokens", "4", "--max-tokens", "2", "--json"});
+  const Outcome run = RunBaton({"bench", "load", "--url", server.url(), "--requests", "3", "--prompt-tokens", "4", "--max-tokens", "2", "--json"});
   EXPECT_EQ(run.code, 1);
   EXPECT_EQ(nlohmann::json::parse(run.out)["errors"], (nlohmann::json{{"500: <html>", 3}}));
 }
 
 TEST(StrangeServer, ASilentOneIsGivenUp) {
   CannedServer server([](const std::string& path) { return path == "/v1/models" ? Whole(R"({"data":[{"vocab_size":1000,"max_model_len":2048}]})") : Stream("data: {\"choices\":[]}\n\n") + std::string(1, ' '); });
-  const Outcome run = Run({"bench", "load", "--url", server.url(), "--requests", "1", "--prompt-tokens", "4", "--max-tokens", "2", "--timeout-s", "0.5", "--json"});
+  const Outcome run = RunBaton({"bench", "load", "--url", server.url(), "--requests", "1", "--prompt-tokens", "4", "--max-tokens", "2", "--timeout-s", "0.5", "--json"});
   EXPECT_EQ(run.code, 1);
   EXPECT_EQ(nlohmann::json::parse(run.out)["failed"], 1);
 }
