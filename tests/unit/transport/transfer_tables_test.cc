@@ -20,6 +20,7 @@ struct Explored {
 class Explorer {
  public:
   Explorer(Air air, Sizes sizes, std::vector<Action> script) : first_(air, std::move(sizes), std::move(script)) {}
+  explicit Explorer(World first) : first_(std::move(first)) {}
 
   Explored Run() {
     std::vector<World> open = {first_};
@@ -85,10 +86,22 @@ std::vector<Action> Both(const Sizes& sizes, std::vector<Action> disturbances = 
   }
   return script;
 }
-/// The first step by step, the second in one step.
-std::vector<Action> Begun(std::vector<Action> disturbances) {
-  disturbances.insert(disturbances.end(), {{Action::kExpect, 1}, {Action::kPush, 1, 0}, {Action::kBegin, 2}});
-  return disturbances;
+/// Minutes are available (BATON_EXHAUSTIVE): more disturbances at once, everything step by step.
+bool Exhaustive() { return std::getenv("BATON_EXHAUSTIVE") != nullptr; }
+/// Each list of disturbances beside `first`, the latter ones only where there is time.
+std::vector<std::vector<Action>> Beside(const Action& first, std::vector<std::vector<Action>> quick, const std::vector<std::vector<Action>>& slow) {
+  if (Exhaustive()) quick.insert(quick.end(), slow.begin(), slow.end());
+  for (std::vector<Action>& list : quick) list.push_back(first);
+  return quick;
+}
+
+/// Two paths; the second transfer has its grant and its segment, the first is yet to begin.
+World OneIsPushing(std::vector<Action> script) {
+  World world(Air::kOnPaths, kOneAndNone, std::move(script));
+  world.Do({Action::kBegin, 2});
+  for (const size_t to_receiver : {0, 1}) world.Do({Action::kFlush, 0, to_receiver, 0});
+  world.DeliverAll();
+  return world;
 }
 Explored Explore(Air air, const Sizes& sizes, std::vector<Action> disturbances = {}) { return Explorer(air, sizes, Both(sizes, std::move(disturbances))).Run(); }
 
@@ -101,11 +114,11 @@ TEST(TransferTables, TwoUndisturbedTransfersLandInEveryOrder) {
   }
 }
 
-/// The first transfer step by step, the second begun at once at any moment; all of both step by step takes minutes.
+/// One transfer after its grant, the other from its beginning; both from their beginnings take minutes.
 TEST(TransferTables, ABrokenPathAtAnyMomentLosesNothing) {
-  const Explored e = std::getenv("BATON_EXHAUSTIVE") != nullptr ? Explore(Air::kOnPaths, kOnePieceEach, {{Action::kPathLost}})
-                                                                : Explorer(Air::kOnPaths, kOneAndNone, Begun({{Action::kPathLost}})).Run();
-  EXPECT_GT(e.states, 10000u);
+  const Explored e = Exhaustive() ? Explore(Air::kOnPaths, kOnePieceEach, {{Action::kPathLost}})
+                                  : Explorer(OneIsPushing({{Action::kExpect, 1}, {Action::kPush, 1, 0}, {Action::kPathLost}})).Run();
+  EXPECT_GT(e.states, 1000u);
   EXPECT_TRUE(e.always_landed);
 }
 
@@ -127,9 +140,7 @@ TEST(TransferTables, ADoubledFrameAtAnyMomentChangesNothing) {
 /// Whatever ends the first transfer, both ends get free of it, and the other lands: each has an owner of its own.
 TEST(TransferTables, OneThatIsGivenUpAtAnyMomentLeavesTheOtherAlone) {
   for (const Action::Kind end : {Action::kCancelReceiver, Action::kCancelSender}) {
-    for (const std::vector<Action>& more : std::vector<std::vector<Action>>{{}, {{Action::kRepeat}}, {{Action::kCancelSender, 1}}}) {
-      std::vector<Action> disturbances = {{end, 1}};
-      disturbances.insert(disturbances.end(), more.begin(), more.end());
+    for (const std::vector<Action>& disturbances : Beside({end, 1}, {{}, {{Action::kCancelSender, 1}}}, {{{Action::kRepeat}}})) {
       const Explored e = Explore(Air::kAnyOrder, kTwoPiecesAndNone, disturbances);
       EXPECT_GT(e.states, 1000u);
       EXPECT_FALSE(e.first_landed) << "it is given up before anything could land, too";
@@ -140,26 +151,22 @@ TEST(TransferTables, OneThatIsGivenUpAtAnyMomentLeavesTheOtherAlone) {
 
 TEST(TransferTables, OneThatIsGivenUpWhileAPathBreaks) {
   for (const Action::Kind end : {Action::kCancelReceiver, Action::kCancelSender}) {
-    // Alone, and beside another where there is time for it.
-    EXPECT_GT(Explorer(Air::kOnPaths, kOneAndNone, {{Action::kExpect, 1}, {Action::kPush, 1, 0}, {end, 1}, {Action::kPathLost}}).Run().states, 5000u);
-    if (std::getenv("BATON_EXHAUSTIVE") == nullptr) continue;
-    EXPECT_TRUE(Explorer(Air::kOnPaths, kOneAndNone, Begun({{end, 1}, {Action::kPathLost}})).Run().second_landed);
+    const std::vector<Action> script = {{Action::kExpect, 1}, {Action::kPush, 1, 0}, {end, 1}, {Action::kPathLost}};
+    EXPECT_GT(Explorer(Air::kOnPaths, kOneAndNone, script).Run().states, 1000u);
+    if (!Exhaustive()) continue;
+    EXPECT_TRUE(Explorer(OneIsPushing(script)).Run().second_landed);
   }
 }
 
 TEST(TransferTables, TheDeadlineMayComeAtAnyMoment) {
-  for (const std::vector<Action>& more : std::vector<std::vector<Action>>{{}, {{Action::kRepeat}}, {{Action::kCancelSender, 2}}}) {
-    std::vector<Action> disturbances = {{Action::kExpire}};
-    disturbances.insert(disturbances.end(), more.begin(), more.end());
+  for (const std::vector<Action>& disturbances : Beside({Action::kExpire}, {{}}, {{{Action::kRepeat}}, {{Action::kCancelSender, 2}}})) {
     EXPECT_GT(Explore(Air::kAnyOrder, kTwoPiecesAndNone, disturbances).states, 1000u);
   }
 }
 
 TEST(TransferTables, EitherEndMayDieAtAnyMoment) {
   for (const Action::Kind death : {Action::kReceiverDies, Action::kSenderDies}) {
-    for (const std::vector<Action>& more : std::vector<std::vector<Action>>{{}, {{Action::kRepeat}}, {{Action::kCancelReceiver, 1}}, {{Action::kCancelSender, 2}}}) {
-      std::vector<Action> disturbances = {{death}};
-      disturbances.insert(disturbances.end(), more.begin(), more.end());
+    for (const std::vector<Action>& disturbances : Beside({death}, {{}, {{Action::kRepeat}}, {{Action::kCancelReceiver, 1}}, {{Action::kCancelSender, 2}}}, {})) {
       EXPECT_GT(Explore(Air::kAnyOrder, kTwoPiecesAndNone, disturbances).states, 1000u) << death;
     }
   }

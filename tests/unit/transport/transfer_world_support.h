@@ -42,6 +42,10 @@ class World {
   /// All that is left of the script happens, and then the deadlines: nothing may be under way after that, and everything must
   /// have ended as promised. Disturbances do not happen any more.
   void Settle();
+  /// Whatever is in the air arrives, and what is said to it.
+  void DeliverAll() {
+    while (!air_.empty()) Do({Action::kDeliver});
+  }
   bool Landed(uint64_t id) const { return landed_.contains(TransferId(id)); }
   /// Equal for equal states.
   Digest128 Fingerprint() const;
