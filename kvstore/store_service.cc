@@ -119,7 +119,8 @@ std::string StoreStatsJson(const BlockStore& store) {
   const nlohmann::ordered_json object = {
       {"blocks_memory", s.blocks_memory}, {"bytes_memory", s.bytes_memory}, {"blocks_disk", s.blocks_disk}, {"bytes_disk", s.bytes_disk},
       {"hits_memory", s.hits_memory},     {"hits_disk", s.hits_disk},       {"misses", s.misses},           {"puts", s.puts},
-      {"duplicates", s.duplicates},       {"corrupt", s.corrupt}, {"quarantined", s.quarantined}, {"scrubbed", s.scrubbed},           {"evictions", s.evictions},     {"expired", s.expired},
+      {"duplicates", s.duplicates},       {"corrupt", s.corrupt},
+      {"quarantined", s.quarantined}, {"scrubbed", s.scrubbed},           {"evictions", s.evictions},     {"expired", s.expired},
       {"dropped", s.dropped},             {"blocks_dirty", s.blocks_dirty}, {"pinned", s.pinned},           {"evicted_age_s", s.evicted_age_s},
       {"identity", store.identity()}};
   return object.dump();
