@@ -131,7 +131,8 @@ int RunBenchEngine(const BenchEngineCommand& c) {
   }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const nlohmann::ordered_json result = {{"prefill_tokens_per_s", Median(m.prefill_rate)},
+  const nlohmann::ordered_json result = {{"batch", c.batch},
+                                         {"prefill_tokens_per_s", Median(m.prefill_rate)},
                                          {"decode_tokens_per_s", Median(m.decode_rate)},
                                          {"prefill_cpu_ms_per_token", Median(m.prefill_cpu_ms)},
                                          {"decode_cpu_ms_per_token", Median(m.decode_cpu_ms)},

@@ -33,7 +33,7 @@ struct StoreCommand {
 
 void Print(const StoreCommand& c, const Json& row) {
   if (c.json) {
-    std::printf("%s\n", row.dump().c_str());
+    std::printf("%s\n", row.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
     return;
   }
   const char* separator = "";
@@ -182,6 +182,19 @@ Result<StoreIdentity> NewIdentity(const StoreCommand& c, const DynamicCacheFile&
   return StoreIdentity{NamePrint(cache), c.numerics.empty() ? "f32" : c.numerics, layout.ToString()};
 }
 
+/// Without --model the file must say itself that it is the cache of the model that the folder is bound to: the shapes of two
+/// models may agree.
+Status CheckSameModel(const StoreCommand& c, const DynamicCacheFile& cache, const StoreIdentity& identity) {
+  const std::string path = cache.file->path();
+  if (IsNamePrint(identity.model_fingerprint)) {
+    if (identity.model_fingerprint == NamePrint(cache)) return OkStatus();
+    return InvalidError("{} holds the cache of a model of another name than {}; import it into its own folder", c.path, path);
+  }
+  const auto name = cache.file->metadata().find("model");
+  if (!c.model.empty() || (name != cache.file->metadata().end() && name->second == HexEncode(identity.model_fingerprint))) return OkStatus();
+  return InvalidError("{} holds blocks of one model and {} does not say that it is that model's cache; give --model to say so", c.path, path);
+}
+
 Status ImportCaches(const StoreCommand& c) {
   std::unique_ptr<BlockStore> store;
   StoreIdentity identity;
@@ -197,9 +210,7 @@ Status ImportCaches(const StoreCommand& c) {
       ASSIGN_OR_RETURN(identity, bound.empty() ? NewIdentity(c, cache) : ParseStoreIdentity(bound));
       ASSIGN_OR_RETURN(store, Open(c, false, identity.ToString()));
     }
-    if (IsNamePrint(identity.model_fingerprint) && identity.model_fingerprint != NamePrint(cache)) {
-      return InvalidError("{} holds the cache of a model of another name than {}; import it into its own folder", c.path, path);
-    }
+    RETURN_IF_ERROR(CheckSameModel(c, cache, identity));
     ASSIGN_OR_RETURN(const KvLayout layout, ParseKvLayout(identity.kv_layout));
     ASSIGN_OR_RETURN(const auto blocks, SplitDynamicCache(cache, identity, layout));
     for (const CacheBlock& block : blocks) RETURN_IF_ERROR(store->Put(block.header, block.bytes));
@@ -221,7 +232,7 @@ Result<BlockKey> ChooseChain(const StoreCommand& c, const std::vector<BlockListi
   const Json list = Json::parse(file, nullptr, false);
   std::vector<TokenId> ids;
   for (const Json& id : list) {
-    if (!id.is_number_integer()) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
+    if (!id.is_number_integer() || id < 0 || id > INT32_MAX) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
     ids.push_back(id.get<TokenId>());
   }
   if (!list.is_array() || ids.empty()) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
@@ -314,6 +325,7 @@ void AddStoreCommand(CLI::App& program, CommandContext& context) {
   out->add_option("output,--output", c.output, "file to write")->required();
   out->add_option("--key", c.keys, "key of the chain's last block")->expected(1);
   out->add_option("--tokens", c.tokens_file, "JSON list of token ids: exports the longest prefix of them that is held");
+  AddStoreExplainCommand(*store, context);
 }
 
 }  // namespace baton

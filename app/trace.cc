@@ -49,14 +49,20 @@ Result<TraceRequest> ParseLine(const std::string& text) {
 
 }  // namespace
 
-std::vector<BlockKey> TraceRequest::Keys() const {
+std::vector<BlockKey> TraceRequest::Keys(uint32_t block_tokens) const {
   std::vector<BlockKey> keys;
-  const size_t full = prompt_tokens / kTraceBlockTokens;
+  const size_t full = prompt_tokens / block_tokens;
   keys.reserve(full);
   for (const uint64_t id : std::span(hash_ids).first(std::min(full, hash_ids.size()))) {
     keys.push_back({Sha256(std::as_bytes(std::span(&id, 1)))});
   }
   return keys;
+}
+
+void TraceRequest::Shrink(uint32_t block_tokens) {
+  const double scale = static_cast<double>(block_tokens) / kTraceBlockTokens;
+  prompt_tokens = static_cast<uint32_t>(std::max(1.0, prompt_tokens * scale));
+  answer_tokens = static_cast<uint32_t>(std::max(1.0, answer_tokens * scale));
 }
 
 Result<std::vector<TraceRequest>> ReadTrace(const std::string& path) {

@@ -18,8 +18,10 @@ struct TraceRequest {
   double at_s = 0;
   uint32_t prompt_tokens = 0, answer_tokens = 0;
   std::vector<uint64_t> hash_ids;
-  /// The keys of its full blocks (the last id stands for a partial one unless the length is a multiple of 512).
-  std::vector<BlockKey> Keys() const;
+  /// The keys of its full blocks (the last id stands for a partial one unless the length is a multiple of the block's).
+  std::vector<BlockKey> Keys(uint32_t block_tokens = kTraceBlockTokens) const;
+  /// The same request with `block_tokens` tokens in place of each 512: long traffic for a small model.
+  void Shrink(uint32_t block_tokens);
 };
 
 /// In the file's order, with times that never go back. Errors: kNotFound; kInvalid names the line and what is wrong with it.

@@ -1,4 +1,4 @@
-// A few threads for calls that block on disks, so that loops never do.
+// A few threads for calls that block on disks, so that loops never do; behind an interface, so that a simulation can say when each runs.
 #pragma once
 
 #include <condition_variable>
@@ -10,13 +10,21 @@
 
 namespace baton {
 
+/// Runs tasks elsewhere than the caller. Thread: any may Post.
+class TaskRunner {
+ public:
+  virtual ~TaskRunner() = default;
+  /// Tasks begin in the order they were posted. Who posts bounds how many wait.
+  virtual void Post(std::function<void()> task) = 0;
+};
+
 /// Thread: any may Post; destruction runs what was posted, then ends.
-class TaskThreads {
+class TaskThreads final : public TaskRunner {
  public:
   explicit TaskThreads(unsigned threads) {
     for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
   }
-  ~TaskThreads() {
+  ~TaskThreads() override {
     {
       std::lock_guard lock(mutex_);
       stop_ = true;
@@ -27,8 +35,7 @@ class TaskThreads {
   TaskThreads(const TaskThreads&) = delete;
   TaskThreads& operator=(const TaskThreads&) = delete;
 
-  /// Tasks begin in the order they were posted. Who posts bounds how many wait.
-  void Post(std::function<void()> task) {
+  void Post(std::function<void()> task) override {
     {
       std::lock_guard lock(mutex_);
       tasks_.push_back(std::move(task));

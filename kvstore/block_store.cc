@@ -23,7 +23,9 @@ Result<std::unique_ptr<BlockStore>> OpenBlockStore(const BlockStoreConfig& confi
     FileLayer& files = deps.files != nullptr ? *deps.files : *parts.files;
     ASSIGN_OR_RETURN(parts.folder, DiskFolder::Open({config.path, config.identity, config.disk_bytes, config.read_only, parts.keys.get()}, files));
   }
+  FileLayer* files = deps.files != nullptr ? deps.files : parts.files.get();
   auto store = std::make_unique<LocalStore>(std::move(parts));
+  if (files != nullptr) store->OpenBooks(*files);
   RETURN_IF_ERROR(store->Start());
   return std::unique_ptr<BlockStore>(std::move(store));
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@
 
 #include "base/block_key.h"
 #include "base/bytes.h"
+#include "base/cache_record.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/status.h"
@@ -70,6 +72,11 @@ enum class Durability : uint8_t {
   kSynced,   // survives the machine's power loss
 };
 
+/// What one tenant's blocks take, in memory and on disk once each.
+struct TenantUse {
+  uint64_t blocks = 0, bytes = 0;
+};
+
 /// A row of `baton store ls`.
 struct BlockListing {
   BlockKey key, parent;
@@ -112,11 +119,21 @@ class BlockStore {
   /// the first error since the last Flush. Without a disk tier: ok, there is nothing to wait for.
   virtual Status Flush() = 0;
 
-  /// Keeps the keys held now from eviction until `deadline`; a later deadline replaces an earlier one. Gives how many of
+  /// Keeps the keys held now from eviction, and from ending by age, until `deadline`; a later deadline replaces an earlier one. Gives how many of
   /// them are held (the leading ones of a chain when `keys` is one); kExhausted when pins would exceed half a tier: those
   /// before stay pinned.
   virtual Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) = 0;
   virtual void Unpin(std::span<const BlockKey> keys) = 0;
+  /// Most bytes that may be pinned at a time.
+  virtual uint64_t max_pinned_bytes() const = 0;
+  /// What of `keys`, a chain, is held now and where. Counts as no use.
+  virtual HeldBlocks Describe(std::span<const BlockKey> keys) = 0;
+  /// A block's header; counts as no use. kNotFound, and what Read gives for one that does not verify.
+  virtual Result<BlockHeader> Peek(const BlockKey& key) = 0;
+  /// When the block was given up last, in seconds since 1970, if that is remembered and it has not come again.
+  virtual std::optional<double> EvictedAt(const BlockKey& key) const = 0;
+  /// By tenant; "" are chains of no named tenant. Empty where quotas are off (BlockStoreConfig::tenant_bytes).
+  virtual std::map<std::string, TenantUse> tenants() const = 0;
   /// Forgets a block, in both tiers and for good; pinned or not. kNotFound when it is not held.
   virtual Status Remove(const BlockKey& key) = 0;
 
@@ -148,6 +165,7 @@ struct BlockStoreConfig {
   double ttl_s = 0;                          // 0 = for ever
   uint64_t scrub_bytes_per_s = 0;            // a thread reads and checks what is on disk at this rate, pass after pass; 0 = none
   double scrub_pause_s = 3600;               // between two passes
+  uint64_t tenant_bytes = 0;                 // of one tenant's blocks: above it, its own make room; 0 = no quota
   double wait_s = 30;                        // how long a put or Flush may wait for the disk
   double sync_interval_s = 1;                // what was written is synced at latest after this time: the power-loss window
   bool read_only = false;                    // for a look at a folder, even while another process serves it; puts are refused

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +24,9 @@ namespace fs = std::filesystem;
 constexpr std::string_view kFormatLine = "baton-store 1";
 constexpr uint32_t kRetiredShare = 16;
 constexpr uint64_t kMostCopies = 64, kCopiesShare = 128;  // of the room: it is within the index's share of the quota
+
+/// Left free on the disk for the index, whatever store.disk_bytes allows: a RocksDB that meets a full disk may end the process.
+constexpr uint64_t kIndexReserveBytes = 8_MiB;
 
 std::string ExtentPath(const std::string& folder, size_t file) { return fmt::format("{}/extents/{:06}", folder, file); }
 
@@ -63,7 +67,17 @@ Result<std::unique_ptr<DiskFolder>> DiskFolder::Open(const DiskFolderOptions& op
   return folder;
 }
 
+Status DiskFolder::CheckFree(uint64_t bytes) const {
+  struct statvfs info {};
+  if (statvfs(options_.path.c_str(), &info) != 0) return SystemError(errno, "cannot look at", options_.path);
+  const uint64_t free = uint64_t{info.f_bavail} * info.f_frsize;
+  if (free >= bytes) return OkStatus();
+  return ExhaustedError("the disk of the store folder {} is full: {} are free, the store needs {}; free space there, lower store.disk_bytes or choose another store.path",
+                        options_.path, HumanBytes(free), HumanBytes(bytes));
+}
+
 Status DiskFolder::OpenLocked() {
+  if (!options_.read_only) RETURN_IF_ERROR(CheckFree(kIndexReserveBytes / 2));
   if (!options_.read_only) {
     const std::string lock = options_.path + "/LOCK";
     lock_fd_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -281,6 +295,7 @@ Status DiskFolder::Read(const BlockKey& key, const DiskPlace& place, MutableByte
 }
 
 Result<IndexRow> DiskFolder::Write(RecordHeader& header, Bytes payload, uint32_t page, const SealKey* key) {
+  RETURN_IF_ERROR(CheckFree(kIndexReserveBytes + payload.size()));
   const size_t number = page / kExtentPages;
   if (!extents_[number]) {
     ASSIGN_OR_RETURN(extents_[number], files_.Open(ExtentPath(options_.path, number), false));
@@ -362,7 +377,9 @@ Status DiskFolder::TakeBack(std::span<const IndexRow> rows, Status why) {
 
 Status DiskFolder::Commit(std::span<const IndexRow> rows, bool sync) {
   if (rows.empty() && deletes_.empty() && freed_.empty() && !unsynced_) return OkStatus();
-  if (Status status = index_->Commit(rows, deletes_, synced_batch_); !status.ok()) {
+  Status status = CheckFree(kIndexReserveBytes / 8);
+  if (status.ok()) status = index_->Commit(rows, deletes_, synced_batch_);
+  if (!status.ok()) {
     for (const IndexRow& row : rows) space_.Free(row.place.page, row.place.pages());
     return status;
   }
@@ -370,7 +387,7 @@ Status DiskFolder::Commit(std::span<const IndexRow> rows, bool sync) {
   const uint64_t batch = batch_++;
   unsynced_ = true;
   if (!sync) return OkStatus();
-  if (const Status status = SyncAll(); !status.ok()) return TakeBack(rows, status);
+  if (status = SyncAll(); !status.ok()) return TakeBack(rows, status);
   synced_batch_ = batch;  // noted with the next commit
   unsynced_ = false;
   for (const Freed& range : freed_) space_.Free(range.page, range.pages);

@@ -74,6 +74,7 @@ class DiskFolder {
  private:
   DiskFolder(DiskFolderOptions options, FileLayer& files);
   Status OpenLocked();
+  Status CheckFree(uint64_t bytes) const;  // kExhausted where the file system has less
   Status CheckFormat();
   Status OpenIndex();
   Status Rebuild();

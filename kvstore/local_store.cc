@@ -16,7 +16,14 @@ LocalStore::LocalStore(LocalStoreParts parts)
       keys_(std::move(parts.keys)),
       folder_(std::move(parts.folder)),
       memory_(std::move(parts.memory_policy)),
-      disk_(std::move(parts.disk_policy)) {}
+      disk_(std::move(parts.disk_policy)) {
+  if (config_.tenant_bytes > 0) tenants_.emplace(index_);
+}
+
+void LocalStore::OpenBooks(FileLayer& files) {
+  evictions_.Open(files, config_.path + "/evictions", config_.read_only);
+  if (tenants_) tenants_->Open(files, config_.path + "/tenants", config_.read_only);
+}
 
 LocalStore::~LocalStore() {
   {
@@ -50,6 +57,7 @@ Status LocalStore::Start() {
           AddToDisk(id, row.place);
         },
         counters_.corrupt));
+    if (tenants_) CountTenants();
     last_sync_ = clock_.Now();
   }
   if (config_.read_only) return OkStatus();
@@ -59,7 +67,7 @@ Status LocalStore::Start() {
 }
 
 bool LocalStore::Expired(const IndexEntry& entry) const {
-  return config_.ttl_s > 0 && clock_.UnixSeconds() >= entry.stored_at_s + config_.ttl_s;
+  return config_.ttl_s > 0 && !entry.pinned && clock_.UnixSeconds() >= entry.stored_at_s + config_.ttl_s;
 }
 
 uint32_t LocalStore::FindLive(const BlockKey& key) {
@@ -67,6 +75,7 @@ uint32_t LocalStore::FindLive(const BlockKey& key) {
   if (id == kNoBlock || !index_[id].held()) return kNoBlock;
   if (!Expired(index_[id])) return id;
   ++counters_.expired;
+  evictions_.Record(key, clock_.UnixSeconds());
   Vanish(id, false);
   return kNoBlock;
 }
@@ -87,6 +96,7 @@ size_t LocalStore::Lookup(std::span<const BlockKey> chain) {
 void LocalStore::Touch(uint32_t id) {
   memory_.Use(id);
   disk_.Use(id);
+  if (tenants_) tenants_->Use(id);
 }
 
 Status LocalStore::Miss(const BlockKey& key) {
@@ -239,6 +249,7 @@ Status LocalStore::Put(const BlockHeader& header, Bytes bytes, Durability durabi
   if (in_memory) RETURN_IF_ERROR(MakeRoom(lock, bytes.size(), header.parent));
   if (const uint32_t id = FindLive(header.key); id != kNoBlock) return PutAgain(lock, id, durability);
   uint64_t ticket = 0;
+  RETURN_IF_ERROR(MakeTenantRoom(header, bytes.size()));
   RETURN_IF_ERROR(Insert(block, &ticket));
   if (in_memory && durability == Durability::kMemory) return OkStatus();
   return WaitTicket(lock, ticket, durability == Durability::kSynced ? durability : Durability::kWritten);
@@ -268,8 +279,39 @@ Status LocalStore::Insert(const std::shared_ptr<MemoryBlock>& block, uint64_t* t
   }
   ChooseKey(id, header.tenant);
   if (folder_) Enqueue(id, block);
+  if (tenants_) tenants_->Add(id, block->size);
+  evictions_.Forget(header.key);
   *ticket = entry.ticket;
   return OkStatus();
+}
+
+/// Within a tenant's quota its own blocks make room, so that it never evicts another's beyond it.
+Status LocalStore::MakeTenantRoom(const BlockHeader& header, uint64_t bytes) {
+  if (!tenants_) return OkStatus();
+  if (header.depth == 0) tenants_->Name(header.parent, header.tenant);
+  const TenantBooks::Tenant tenant = tenants_->Of(header.parent);
+  const auto spared = [&](uint32_t id) { return index_[id].pinned || index_[id].key == header.parent; };
+  ExpirePins();
+  while (tenants_->bytes(tenant) + bytes > config_.tenant_bytes) {
+    const std::optional<uint32_t> victim = tenants_->Victim(tenant, spared);
+    if (!victim) {
+      return ExhaustedError("tenant '{}' may have {} bytes in the store (store.tenant_bytes), and all that it has are held or lead to this block",
+                            tenants_->name(tenant), config_.tenant_bytes);
+    }
+    ++counters_.evictions;
+    evictions_.Record(index_[*victim].key, clock_.UnixSeconds());
+    Vanish(*victim, false);
+  }
+  return OkStatus();
+}
+
+void LocalStore::CountTenants() {
+  std::vector<uint32_t> ids;
+  for (uint32_t id = 0; id < index_.bound(); ++id) {
+    if (index_[id].held()) ids.push_back(id);
+  }
+  std::sort(ids.begin(), ids.end(), [this](uint32_t a, uint32_t b) { return std::tie(index_[a].depth, index_[a].stored_at_s) < std::tie(index_[b].depth, index_[b].stored_at_s); });
+  for (const uint32_t id : ids) tenants_->Add(id, index_[id].raw_bytes);
 }
 
 Status LocalStore::PutAgain(Lock& lock, uint32_t id, Durability durability) {
@@ -392,17 +434,23 @@ void LocalStore::Vanish(uint32_t id, bool wipe) {
   const bool on_disk = entry.disk.on_disk(), in_memory = entry.memory != nullptr;
   if (in_memory) DropMemory(id, false);
   if (on_disk) DropDisk(id, wipe ? Leave::kWiped : Leave::kDropped);
-  if (!in_memory && !on_disk) index_.Release(id);  // it was on its way to disk only
+  if (!in_memory && !on_disk) Forgotten(id);  // it was on its way to disk only
 }
 
 void LocalStore::Gone(uint32_t id, bool evicted) {
   if (evicted) {
     ++counters_.evictions;
     counters_.evicted_age_s = std::max(0.0, clock_.UnixSeconds() - index_[id].stored_at_s);
+    evictions_.Record(index_[id].key, clock_.UnixSeconds());
   }
   Record(false, index_[id].key);
   if (index_[id].pinned) ReleasePin(id);
   index_[id].ticket = 0;
+  Forgotten(id);
+}
+
+void LocalStore::Forgotten(uint32_t id) {
+  if (tenants_) tenants_->Remove(id);
   index_.Release(id);
 }
 

@@ -15,6 +15,8 @@
 #include "kvstore/block_index.h"
 #include "kvstore/block_store.h"
 #include "kvstore/disk_folder.h"
+#include "kvstore/eviction_log.h"
+#include "kvstore/tenant_books.h"
 #include "kvstore/tier_ledger.h"
 
 namespace baton {
@@ -35,6 +37,8 @@ class LocalStore final : public BlockStore {
   ~LocalStore() override;
   /// Takes over what the folder holds and starts the writer; call once, before all else.
   Status Start();
+  /// Reads what else the folder keeps: evictions, and the tenants' names.
+  void OpenBooks(FileLayer& files);
 
   size_t Lookup(std::span<const BlockKey> chain) override;
   Result<StoredBlock> Read(const BlockKey& key) override;
@@ -44,6 +48,11 @@ class LocalStore final : public BlockStore {
   Status Flush() override;
   Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) override;
   void Unpin(std::span<const BlockKey> keys) override;
+  uint64_t max_pinned_bytes() const override;
+  HeldBlocks Describe(std::span<const BlockKey> keys) override;
+  Result<BlockHeader> Peek(const BlockKey& key) override;
+  std::optional<double> EvictedAt(const BlockKey& key) const override;
+  std::map<std::string, TenantUse> tenants() const override;
   Status Remove(const BlockKey& key) override;
   std::vector<BlockStoreEvent> DrainEvents() override;
   std::vector<BlockKey> Keys() const override;
@@ -103,6 +112,9 @@ class LocalStore final : public BlockStore {
   Status ReadDisk(Lock& lock, uint32_t id, MutableBytes out, BlockHeader* header);
   bool DropIfCorrupt(uint32_t id, const std::shared_ptr<const MemoryBlock>& block);
   Status Miss(const BlockKey& key);
+  Status MakeTenantRoom(const BlockHeader& header, uint64_t bytes);
+  void CountTenants();
+  void Forgotten(uint32_t id);  // the entry is about to be released
 
   // local_store_pins.cc
   void ExpirePins();
@@ -141,6 +153,8 @@ class LocalStore final : public BlockStore {
   BlockIndex index_;
   TierLedger memory_, disk_;
   BlockEvents events_;
+  EvictionLog evictions_;
+  std::optional<TenantBooks> tenants_;  // where there is a quota
   BlockStoreStats counters_;  // those that only count up; the rest is read from the books
   std::unordered_map<uint32_t, Instant> pins_;
   std::set<std::pair<Instant, uint32_t>> pin_deadlines_;

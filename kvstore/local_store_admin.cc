@@ -29,6 +29,27 @@ std::vector<BlockKey> LocalStore::Keys() const {
   return out;
 }
 
+Result<BlockHeader> LocalStore::Peek(const BlockKey& key) {
+  Lock lock(mutex_);
+  const uint32_t id = FindLive(key);
+  if (id == kNoBlock) return NotFoundError("block {} is not in the store", key.ToHex());
+  if (const auto block = index_[id].memory) return block->header;
+  BlockHeader header;
+  std::vector<std::byte> bytes(index_[id].raw_bytes);
+  RETURN_IF_ERROR(ReadDisk(lock, id, bytes, &header));
+  return header;
+}
+
+std::optional<double> LocalStore::EvictedAt(const BlockKey& key) const {
+  std::lock_guard lock(mutex_);
+  return evictions_.Find(key);
+}
+
+std::map<std::string, TenantUse> LocalStore::tenants() const {
+  std::lock_guard lock(mutex_);
+  return tenants_ ? tenants_->All() : std::map<std::string, TenantUse>();
+}
+
 std::vector<BlockListing> LocalStore::List() const {
   std::lock_guard lock(mutex_);
   std::vector<BlockListing> out;

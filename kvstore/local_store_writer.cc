@@ -16,9 +16,15 @@ void LocalStore::WriterLoop() {
     wake_.wait_for(lock, FromSeconds(config_.sync_interval_s),
                    [&] { return stop_ || !queue_.empty() || !forgets_.empty() || sync_wanted_ > synced_ticket_; });
     const Batch batch = TakeBatch();
+    const EvictionLog::Pending evicted = evictions_.Take();
     if (batch.sync || batch.upto > written_ticket_ || !batch.forgets.empty()) {
       lock.unlock();
       RunBatch(batch);
+      lock.lock();
+    }
+    if (!evicted.entries.empty()) {
+      lock.unlock();
+      evictions_.Write(evicted);
       lock.lock();
     }
     if (stop_ && queue_.empty() && forgets_.empty()) return;
@@ -181,7 +187,7 @@ void LocalStore::Finish(const WriteOp& op, const Result<IndexRow>& row) {
     AddToDisk(id, row->place);
     if (!entry.memory) Record(true, key);
   } else if (!entry.memory) {
-    index_.Release(id);
+    Forgotten(id);
   }
 }
 

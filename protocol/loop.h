@@ -15,23 +15,29 @@ namespace baton {
 /// Runs closures on the loop's thread, in the order they were posted; a batch costs one wake, and one that throws is logged. What may be posted is bounded
 /// by who posts: each running request, transfer or I/O job has at most a few closures under way.
 /// Create and destroy on the loop's thread, after every thread that posts has ended.
-class LoopQueue {
+class LoopQueue final : private kj::TaskSet::ErrorHandler {
  public:
   explicit LoopQueue(kj::UnixEventPort& port);
+  /// Of a loop that no other thread knows (a simulated process): only the loop's own thread may post.
+  LoopQueue();
   LoopQueue(const LoopQueue&) = delete;
   LoopQueue& operator=(const LoopQueue&) = delete;
+
+  ~LoopQueue() noexcept(false);
 
   /// Thread: any.
   void Post(std::function<void()> work);
 
  private:
+  class Bell;  // wakes the loop from another thread
   kj::Promise<void> Drain();
+  void RunBatch();
+  void taskFailed(kj::Exception&& exception) override;
 
-  const kj::AutoCloseFd fd_;  // eventfd; declared before its observer, which lets go of it first
-  kj::UnixEventPort::FdObserver observer_;
+  kj::Own<Bell> bell_;  // null: the loop's own thread posts
   std::mutex mutex_;
   std::vector<std::function<void()>> work_;
-  kj::Promise<void> task_;
+  kj::TaskSet tasks_;
 };
 
 /// Runs promises in the background until destroyed; a failure is logged with `what`.

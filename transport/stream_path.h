@@ -55,6 +55,16 @@ class StreamPath {
   /// Something can be done without waiting for the socket.
   bool CanWork() const;
 
+  /// While transfers are under way: looks whether anything has moved, and asks the other side for a sign of life if not.
+  void Pulse(Instant now);
+  /// Nothing is under way: no sign of life is missed.
+  void Rest() {
+    alive_.reset();
+    silent_ = {};
+  }
+  /// How long since anything moved either way, at the last Pulse.
+  Duration silent() const { return silent_; }
+
  private:
   struct Chunk {
     std::string owned;                // these bytes, or
@@ -98,6 +108,12 @@ class StreamPath {
 
   std::deque<Chunk> out_;
   size_t out_bytes_ = 0, out_offset_ = 0;  // offset in the first chunk
+
+  std::optional<Instant> alive_;  // when something had moved at the latest; none: nobody asked
+  Duration silent_{};
+  bool heard_ = false;            // since the last Pulse
+  bool pinged_ = false;           // since it was heard
+  int unsent_ = 0;                // bytes the other host had not taken at the last Pulse
 };
 
 }  // namespace baton

@@ -9,41 +9,58 @@ namespace {
 constexpr size_t kMaxCommands = 1 << 16;  // far above layers × transfers; a full box makes the caller wait its turn
 constexpr Duration kIdle = std::chrono::milliseconds(20);
 
+Status Stopped() { return CancelledError("the transport was stopped"); }
+
 }  // namespace
 
-TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock)
+TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock) : TransferPump(std::move(transport), clock, NoThread()) {
+  thread_ = std::thread([this] { Loop(); });
+}
+
+TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& clock, NoThread)
     : transport_(std::move(transport)),
       clock_(clock),
       kind_(transport_->name()),
       address_(transport_->address()),
-      commands_(kMaxCommands, [this] { transport_->Wake(); }),
-      thread_([this] { Loop(); }) {}
+      commands_(kMaxCommands, [this] { transport_->Wake(); }) {}
 
-TransferPump::~TransferPump() {
+TransferPump::~TransferPump() { Stop(); }
+
+void TransferPump::Stop() {
+  if (transport_ == nullptr) return;
   stop_ = true;
   transport_->Wake();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  else Turn();
+  commands_.Close();
   transport_.reset();  // no landing is written and no segment read from here on
-  const Status stopped = CancelledError("the transport was stopped");
-  for (auto& [id, done] : receives_) done(stopped);
-  for (auto& [id, send] : sends_) {
-    if (send.done) send.done(stopped);
+  for (auto& [id, receive] : std::exchange(receives_, {})) receive.done(Stopped());
+  for (auto& [id, send] : std::exchange(sends_, {})) {
+    if (send.done) send.done(Stopped());
   }
 }
 
 void TransferPump::Do(std::function<void()> command) {
-  while (!commands_.Push(std::move(command))) std::this_thread::yield();
+  while (!commands_.Push(std::move(command))) {
+    if (commands_.closed()) return;
+    std::this_thread::yield();
+  }
 }
 
 void TransferPump::Loop() {
-  std::array<Completion, 256> completions;
   for (bool last = false; !last;) {
     last = stop_;  // read first: what was asked for before the end is still done
-    for (auto& command : commands_.Drain()) command();
-    const size_t n = transport_->Poll(completions);
-    for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
-    if (!last && n == 0 && commands_.size() == 0) transport_->Wait(kIdle);
+    const size_t ended = Turn();
+    if (!last && ended == 0 && commands_.size() == 0) transport_->Wait(kIdle);
   }
+}
+
+size_t TransferPump::Turn() {
+  std::array<Completion, 256> completions;
+  for (auto& command : commands_.Drain()) command();
+  const size_t n = transport_->Poll(completions);
+  for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
+  return n;
 }
 
 bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
@@ -52,13 +69,15 @@ bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
   return connected.ok();
 }
 
-void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done) {
-  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done)]() mutable {
+void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done, std::span<Digest128> digests) {
+  if (commands_.closed()) return done(Stopped());
+  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done), digests]() mutable {
     Status status;
+    const auto digest_run = static_cast<uint32_t>(digests.empty() ? 0 : CeilDiv(landings.size(), digests.size()));
     if (!Reach(from, &status)) return done(status);
-    status = transport_->Expect(id, from.id, landings, deadline);
+    status = transport_->Expect(id, from.id, landings, deadline, digest_run);
     if (!status.ok()) return done(status);
-    receives_[id] = std::move(done);
+    receives_[id] = {std::move(done), digest_run, digests};
   });
 }
 
@@ -71,6 +90,7 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
       if (send.open_segments > 0) transport_->Cancel(id);  // of former pushes: they are the transport's until it says so
       return;
     }
+    send.peer = to.id;
     if (send.open_segments == 0) send.begin = clock_.Now();
     send.open_segments += segments.size();
     for (const Segment& segment : segments) send.open_bytes += segment.bytes;
@@ -78,6 +98,7 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
 }
 
 void TransferPump::CloseSend(TransferId id, Done done) {
+  if (commands_.closed()) return done(Stopped());
   Do([this, id, done = std::move(done)]() mutable {
     Send& send = sends_[id];
     send.closed = true;
@@ -98,13 +119,17 @@ void TransferPump::Cancel(TransferId id) {
 }
 
 void TransferPump::Disconnect(WorkerId peer) {
-  Do([this, peer]() { transport_->Disconnect(peer); });
+  Do([this, peer]() {
+    transport_->Disconnect(peer);
+    std::lock_guard lock(mutex_);
+    path_bytes_per_s_.erase(peer);
+  });
 }
 
 void TransferPump::OnCompletion(const Completion& c) {
   const auto send = sends_.find(c.transfer);
   switch (c.kind) {
-    case CompletionKind::kSegmentLanded: return;
+    case CompletionKind::kSegmentLanded: return KeepDigest(c);
     case CompletionKind::kTransferLanded: return EndReceive(c.transfer, OkStatus());
     case CompletionKind::kSent:
       if (send == sends_.end()) return;
@@ -119,17 +144,30 @@ void TransferPump::OnCompletion(const Completion& c) {
   }
 }
 
+void TransferPump::KeepDigest(const Completion& c) {
+  const auto found = receives_.find(c.transfer);
+  if (c.digested && found != receives_.end()) found->second.digests[c.index / found->second.digest_run] = c.digest;
+}
+
 void TransferPump::CountSent(Send& send) {
   const double seconds = ToSeconds(clock_.Now() - send.begin), bytes = static_cast<double>(std::exchange(send.open_bytes, 0));
   if (seconds <= 0) return;
   const double rate = bytes / seconds, before = sent_bytes_per_s();
   sent_bytes_per_s_.store(before == 0 ? rate : 0.8 * before + 0.2 * rate, std::memory_order_relaxed);
+  std::lock_guard lock(mutex_);
+  double& path = path_bytes_per_s_[send.peer];
+  path = path == 0 ? rate : 0.8 * path + 0.2 * rate;
+}
+
+std::vector<std::pair<WorkerId, double>> TransferPump::PathSpeeds() const {
+  std::lock_guard lock(mutex_);
+  return {path_bytes_per_s_.begin(), path_bytes_per_s_.end()};
 }
 
 void TransferPump::EndReceive(TransferId id, const Status& status) {
   const auto found = receives_.find(id);
   if (found == receives_.end()) return;
-  const Done done = std::move(found->second);
+  const Done done = std::move(found->second.done);
   receives_.erase(found);
   done(status);
 }

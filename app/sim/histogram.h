@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 #include <map>
+#include <utility>
+#include <vector>
 
 namespace baton {
 
@@ -20,6 +22,16 @@ class SimHistogram {
   uint64_t count() const { return count_; }
   double mean() const { return count_ == 0 ? 0 : sum_ / static_cast<double>(count_); }
   double max() const { return largest_; }
+  /// (value, share of all that are at most as large), ascending.
+  std::vector<std::pair<double, double>> Cumulative() const {
+    std::vector<std::pair<double, double>> points;
+    uint64_t below = 0;
+    for (const auto& [bucket, times] : counts_) {
+      below += times;
+      points.emplace_back(bucket == kZero ? 0 : std::min(largest_, std::exp((bucket + 0.5) * kLogStep)), static_cast<double>(below) / static_cast<double>(count_));
+    }
+    return points;
+  }
   /// The value below which a share p of all lies; 0 where there are none.
   double Percentile(double p) const {
     uint64_t left = static_cast<uint64_t>(std::ceil(p * static_cast<double>(count_)));

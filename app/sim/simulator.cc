@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <queue>
 #include <set>
+#include <unordered_map>
 #include <utility>
 
 #include "base/bytes.h"
@@ -13,7 +13,7 @@
 namespace baton {
 namespace {
 
-enum class EventKind : uint8_t { kArrival, kQueued, kStepEnd, kLanded, kBeat, kTick, kFail, kBack };
+enum class EventKind : uint8_t { kArrival, kQueued, kStepEnd, kLanded, kBeat, kTick, kFail, kBack, kSample };
 struct Event {
   double at_s;
   uint64_t order;  // events of one time come in the order they were made
@@ -40,18 +40,37 @@ struct Node {  // a worker or the store as the coordinator sees it
   MemberInfo member;
   uint64_t sequence = 0;
   uint32_t life = 0;
-  bool up = false;
+  bool up = false, stopped = false;
+  double slow = 1;
 };
+
+constexpr double kSlow = 4;       // how many times as long the steps of a slow worker take
+constexpr size_t kSpans = 240;
 
 class Simulation {
  public:
   Simulation(const SimConfig& config, const std::vector<TraceRequest>& trace)
-      : config_(config), trace_(trace), coordinator_(config.coordinator, clock_, metrics_), store_(config.store_blocks), requests_(trace.size()) {}
+      : config_(config),
+        trace_(trace),
+        coordinator_(Adapted(config), clock_, metrics_),
+        store_(config.store_memory_blocks, config.store_blocks, config.store_policy),
+        requests_(trace.size()) {}
   SimReport Run();
 
  private:
+  /// The coordinator's limits grow with the cluster.
+  static CoordinatorConfig Adapted(const SimConfig& config) {
+    CoordinatorConfig out = config.coordinator;
+    const uint32_t workers = config.prefill_workers + config.decode_workers + config.mixed_workers;
+    out.admission.max_in_flight = std::max(out.admission.max_in_flight, workers * config.worker.max_running);
+    out.membership.max_workers = std::max(out.membership.max_workers, workers + 1);
+    return out;
+  }
   void Build();
   void Schedule();
+  SimSpan& Span() { return report_.spans[std::min(report_.spans.size() - 1, static_cast<size_t>(now_s_ / report_.span_s))]; }
+  void Sample();
+  Event NextEvent();
   void Push(double at_s, EventKind kind, size_t subject, uint32_t life = 0) { events_.push({at_s, order_++, kind, subject, life}); }
   void Handle(const Event& event);
   void Join(size_t node);
@@ -64,9 +83,14 @@ class Simulation {
   void Prefilled(const SimPrompt& prompt);
   void Landed(size_t r);
   void Ended(size_t r);
+  double ReadStore(size_t r, size_t own);
   void Fail(const SimFailure& failure);
-  double BlockBytes() const { return config_.kv_bytes_per_token * kTraceBlockTokens; }
-  uint32_t BlocksOf(uint64_t tokens) const { return static_cast<uint32_t>(CeilDiv(tokens, kTraceBlockTokens)); }
+  void Back(const SimFailure& failure);
+  void Lose(size_t node);
+  void Move(size_t node, const std::map<size_t, uint32_t>& left);
+  void Finish();
+  double BlockBytes() const { return config_.kv_bytes_per_token * config_.block_tokens; }
+  uint32_t BlocksOf(uint64_t tokens) const { return static_cast<uint32_t>(CeilDiv(tokens, config_.block_tokens)); }
 
   const SimConfig& config_;
   const std::vector<TraceRequest>& trace_;
@@ -74,10 +98,12 @@ class Simulation {
   Metrics metrics_;
   Coordinator coordinator_;
   std::vector<SimWorker> workers_;
-  SimCache store_;
+  SimStore store_;
+  std::unordered_map<uint32_t, size_t> node_of_;  // by worker id
   std::vector<Node> nodes_;  // the workers, then the store
   std::vector<Request> requests_;
   std::set<size_t> active_;
+  std::vector<double> arrivals_s_;  // ascending; not among the events, whose queue stays small so
   std::priority_queue<Event> events_;
   uint64_t order_ = 0;
   double now_s_ = 0;
@@ -89,7 +115,7 @@ void Simulation::Build() {
   const auto add = [this](const std::string& kind, uint32_t count) {
     for (uint32_t i = 0; i < count; ++i) {
       nodes_.push_back({.name = kind + std::to_string(i)});
-      if (kind != "store") workers_.emplace_back(config_.worker, kTraceBlockTokens);
+      if (kind != "store") workers_.emplace_back(config_.worker, config_.block_tokens);
     }
   };
   add("prefill", config_.prefill_workers);
@@ -101,6 +127,7 @@ void Simulation::Build() {
     Push(config_.heartbeat_s * static_cast<double>(node + 1) / static_cast<double>(nodes_.size() + 1), EventKind::kBeat, node, nodes_[node].life);
   }
   Push(config_.heartbeat_s, EventKind::kTick, 0);
+  Push(0, EventKind::kSample, 0);
 }
 
 /// Arrivals: the trace's times scaled; where several are equal they are spread evenly at random up to the next.
@@ -116,10 +143,12 @@ void Simulation::Schedule() {
       for (double& offset : offsets) offset = random.Uniform() * gap_s;
       std::sort(offsets.begin(), offsets.end());
     }
-    for (size_t i = begin; i < end; ++i) Push((trace_[i].at_s + offsets[i - begin]) / config_.rate_scale, EventKind::kArrival, i);
+    for (size_t i = begin; i < end; ++i) arrivals_s_.push_back((trace_[i].at_s + offsets[i - begin]) / config_.rate_scale);
     begin = end;
   }
   arrivals_left_ = trace_.size();
+  report_.spans.resize(kSpans);
+  report_.span_s = std::max(1e-3, (trace_.back().at_s + gap_s) / config_.rate_scale / (kSpans - 40));  // the rest is for what goes on afterwards
   for (size_t i = 0; i < config_.failures.size(); ++i) Push(config_.failures[i].at_s, EventKind::kFail, i);
 }
 
@@ -135,11 +164,12 @@ void Simulation::Join(size_t n) {
   }
   if (role != "store") {
     info.model.kv_layout = "simulated";
-    info.model.block_tokens = kTraceBlockTokens;
+    info.model.block_tokens = config_.block_tokens;
     info.model.block_bytes = static_cast<uint64_t>(BlockBytes());
   }
   node.member = coordinator_.Register(info).value();
   CHECK(coordinator_.Announce(node.member.id, node.member.incarnation, "sim", node.name).ok());
+  node_of_[node.member.id.value] = n;
   node.sequence = 0;
   node.up = true;
   Beat(n);
@@ -153,13 +183,14 @@ void Simulation::Beat(size_t n) {
   if (n < workers_.size()) report.load = workers_[n].load();
   report.load.transfer_bytes_per_s = config_.transfer_bytes_per_s;
   report.load.store_bytes_per_s = config_.store_bytes_per_s;
-  report.changes = (n < workers_.size() ? workers_[n].cache() : store_).DrainChanges();
+  report.changes = n < workers_.size() ? workers_[n].cache().DrainChanges() : store_.DrainChanges();
   CHECK(coordinator_.Heartbeat(node.member.id, node.member.incarnation, report).status.ok());
 }
 
 void Simulation::Kick(size_t worker) {
-  if (!nodes_[worker].up) return;
-  const double seconds = workers_[worker].BeginStep(now_s_);
+  const Node& node = nodes_[worker];
+  if (!node.up || node.stopped) return;
+  const double seconds = workers_[worker].BeginStep(now_s_) * node.slow;
   if (seconds > 0) Push(now_s_ + seconds, EventKind::kStepEnd, worker, nodes_[worker].life);
 }
 
@@ -170,8 +201,9 @@ void Simulation::Arrive(size_t r) {
     request.arrived_s = now_s_;
     request.prompt_tokens = std::max(1u, trace_[r].prompt_tokens);
     request.answer_left = std::max(1u, trace_[r].answer_tokens);
-    request.keys = trace_[r].Keys();
+    request.keys = trace_[r].Keys(config_.block_tokens);
     ++report_.requests;
+    ++Span().arrived;
     --arrivals_left_;
   }
   active_.insert(r);
@@ -185,6 +217,7 @@ void Simulation::Arrive(size_t r) {
   if (decision.ok()) return Place(r, decision);
   if (request.moved && decision.status.code() != StatusCode::kInvalid) return Push(now_s_ + std::max(0.01, decision.retry_after_s), EventKind::kArrival, r);
   ++(decision.status.code() == StatusCode::kInvalid ? report_.invalid : report_.refused);
+  ++Span().refused;
   active_.erase(r);
   request.keys = {};
 }
@@ -192,23 +225,32 @@ void Simulation::Arrive(size_t r) {
 void Simulation::Place(size_t r, const RouteDecision& decision) {
   Request& request = requests_[r];
   const bool local = decision.prefill_order.empty();
-  const auto index_of = [this](WorkerId id) {
-    size_t n = 0;
-    while (nodes_[n].member.id != id) ++n;
-    return n;
-  };
-  request.decoding = index_of(decision.chosen.decode);
-  request.computing = local ? request.decoding : index_of(decision.chosen.prefill);
+  request.decoding = node_of_.at(decision.chosen.decode.value);
+  request.computing = local ? request.decoding : node_of_.at(decision.chosen.prefill.value);
   request.landed = false;
   if (request.first_token_s < 0) request.predicted_ttft_s = decision.chosen.cost.TtftSeconds();
   ++report_.routed;
   report_.local_prefills += local ? 1 : 0;
-  // What the store has beyond the worker's own cache is read before the prompt is queued.
-  const size_t own = workers_[request.computing].cache().Match(request.keys);
-  const size_t stored = store_.Match(request.keys);
-  request.cached_tokens = stored > own ? static_cast<uint32_t>(stored) * kTraceBlockTokens : 0;
-  const double load_s = stored > own ? static_cast<double>(stored - own) * BlockBytes() / config_.store_bytes_per_s : 0;
+  const double load_s = ReadStore(r, workers_[request.computing].cache().Match(request.keys));
   Push(now_s_ + load_s, EventKind::kQueued, r, request.attempt);
+}
+
+/// What the store has beyond the worker's own cache is read before the prompt is queued; gives how long that takes.
+double Simulation::ReadStore(size_t r, size_t own) {
+  Request& request = requests_[r];
+  request.cached_tokens = 0;
+  const size_t usable = std::min<size_t>(request.keys.size(), (request.prompt_tokens - 1) / config_.block_tokens);
+  if (config_.store_blocks == 0 || !nodes_.back().up || nodes_.back().stopped || own >= usable) return 0;
+  const size_t stored = store_.Lookup(std::span(request.keys).first(usable));
+  if (stored <= own) return 0;
+  double seconds = config_.transfer_latency_s;
+  for (size_t i = own; i < stored; ++i) {
+    const bool disk = store_.Read(request.keys[i]) == SimTier::kDisk;
+    ++(disk ? report_.store_disk_reads : report_.store_memory_reads);
+    seconds += BlockBytes() / (disk ? config_.store_disk_bytes_per_s : config_.store_bytes_per_s);
+  }
+  request.cached_tokens = static_cast<uint32_t>(stored) * config_.block_tokens;
+  return seconds;
 }
 
 void Simulation::Queued(size_t r) {
@@ -218,7 +260,6 @@ void Simulation::Queued(size_t r) {
   prompt.request = r;
   prompt.tokens = request.prompt_tokens;
   prompt.fetched_tokens = request.cached_tokens;
-  prompt.blocks = BlocksOf(uint64_t{request.prompt_tokens} + (local ? request.answer_left : 0));
   prompt.keys = request.keys;
   prompt.answer_tokens = local ? request.answer_left : 0;
   workers_[request.computing].Enqueue(prompt);
@@ -227,7 +268,8 @@ void Simulation::Queued(size_t r) {
 
 void Simulation::StepEnd(size_t worker) {
   const SimStepResult result = workers_[worker].EndStep();
-  report_.itl_s.Add(result.seconds, result.streams);
+  report_.itl_s.Add(result.seconds * nodes_[worker].slow, result.streams);
+  Span().answer_tokens += result.streams + result.prefilled.size();
   for (const SimPrompt& prompt : result.prefilled) Prefilled(prompt);
   for (const size_t r : result.ended) Ended(r);
   Kick(worker);
@@ -242,9 +284,13 @@ void Simulation::Prefilled(const SimPrompt& prompt) {
     if (ttft_s > 0) report_.prediction_error.Add(std::abs(request.predicted_ttft_s - ttft_s) / ttft_s);
     report_.prompt_tokens += prompt.tokens;
     report_.cached_tokens += prompt.cached_tokens;
+    ++Span().first_tokens;
+    Span().prompt_tokens += prompt.tokens;
+    Span().cached_tokens += prompt.cached_tokens;
   }
   request.cached_tokens = prompt.cached_tokens;
-  if (config_.store_blocks > 0 && nodes_.back().up) store_.Insert(request.keys);
+  // What this computed is written behind; full blocks only, and the last token is always computed.
+  if (config_.store_blocks > 0 && nodes_.back().up) store_.Put(request.keys, std::min<size_t>(request.keys.size(), prompt.cached_tokens / config_.block_tokens));
   request.landed = request.computing == request.decoding;
   if (request.landed) return;
   if (--request.answer_left == 0) return Ended(prompt.request);
@@ -257,7 +303,7 @@ void Simulation::Prefilled(const SimPrompt& prompt) {
 void Simulation::Landed(size_t r) {
   Request& request = requests_[r];
   request.landed = true;
-  workers_[request.decoding].AddStream({r, request.answer_left, BlocksOf(uint64_t{request.prompt_tokens} + request.answer_left), request.keys});
+  workers_[request.decoding].AddStream({r, request.prompt_tokens, request.answer_left, request.keys});
   Kick(request.decoding);
 }
 
@@ -276,18 +322,51 @@ void Simulation::Ended(size_t r) {
   request.keys = {};
 }
 
-/// The process is gone, its connections break, the gateway moves its requests.
 void Simulation::Fail(const SimFailure& failure) {
   size_t n = 0;
   while (nodes_[n].name != failure.worker) ++n;
   Node& node = nodes_[n];
   if (!node.up) return;
+  switch (failure.kind) {
+    case SimFailure::Kind::kSlow: node.slow = kSlow; return;
+    case SimFailure::Kind::kStop: node.stopped = true; return;  // Tick finds out
+    case SimFailure::Kind::kKill: break;
+  }
+  coordinator_.Disconnect(node.member.id, node.member.incarnation);
+  Lose(n);
+}
+
+void Simulation::Back(const SimFailure& failure) {
+  size_t n = 0;
+  while (nodes_[n].name != failure.worker) ++n;
+  Node& node = nodes_[n];
+  node.slow = 1;
+  if (node.up && node.stopped) {  // it goes on before it was missed
+    node.stopped = false;
+    if (n < workers_.size() && workers_[n].in_step()) Push(now_s_, EventKind::kStepEnd, n, node.life);
+    else if (n < workers_.size()) Kick(n);
+  }
+  node.stopped = false;
+  if (node.up) return;
+  Join(n);
+  Push(now_s_ + config_.heartbeat_s, EventKind::kBeat, n, node.life);
+}
+
+/// The process is gone for the cluster; the gateway moves its requests.
+void Simulation::Lose(size_t n) {
+  Node& node = nodes_[n];
   node.up = false;
   ++node.life;
-  coordinator_.Disconnect(node.member.id, node.member.incarnation);
-  if (n >= workers_.size()) return store_.Clear();
+  if (n >= workers_.size()) {
+    store_.Restart();
+    return;
+  }
   std::map<size_t, uint32_t> left;
   for (const SimLost& lost : workers_[n].Crash()) left[lost.request] = lost.tokens_left;
+  Move(n, left);
+}
+
+void Simulation::Move(size_t n, const std::map<size_t, uint32_t>& left) {
   std::vector<size_t> moved;
   for (const size_t r : active_) {
     const Request& request = requests_[r];
@@ -303,8 +382,19 @@ void Simulation::Fail(const SimFailure& failure) {
     }
     request.moved = true;
     ++report_.moved;
+    ++Span().moved;
     Arrive(r);
   }
+}
+
+void Simulation::Sample() {
+  SimSpan& span = Span();
+  for (const SimWorker& worker : workers_) {
+    const WorkerLoad load = worker.load();
+    span.running += load.running;
+    span.waiting += load.waiting;
+  }
+  ++span.samples;
 }
 
 void Simulation::Handle(const Event& event) {
@@ -318,51 +408,70 @@ void Simulation::Handle(const Event& event) {
       if (active_.count(subject) != 0 && requests_[subject].attempt == event.life) Landed(subject);
       return;
     case EventKind::kStepEnd:
-      if (nodes_[subject].life == event.life) StepEnd(subject);
+      if (nodes_[subject].life == event.life && !nodes_[subject].stopped) StepEnd(subject);
       return;
     case EventKind::kBeat:
       if (nodes_[subject].life != event.life) return;
-      Beat(subject);
+      if (!nodes_[subject].stopped) Beat(subject);
       return Push(now_s_ + config_.heartbeat_s, EventKind::kBeat, subject, event.life);
     case EventKind::kTick:
-      coordinator_.Tick();
+      for (const WorkerId id : coordinator_.Tick()) {
+        if (const size_t n = node_of_.at(id.value); nodes_[n].up) Lose(n);
+      }
       return Push(now_s_ + config_.heartbeat_s, EventKind::kTick, 0);
     case EventKind::kFail:
       Fail(config_.failures[subject]);
       return Push(now_s_ + config_.failures[subject].down_s, EventKind::kBack, subject);
-    case EventKind::kBack: {
-      size_t n = 0;
-      while (nodes_[n].name != config_.failures[subject].worker) ++n;
-      if (nodes_[n].up) return;
-      Join(n);
-      return Push(now_s_ + config_.heartbeat_s, EventKind::kBeat, n, nodes_[n].life);
-    }
+    case EventKind::kSample:
+      Sample();
+      return Push(now_s_ + report_.span_s / 4, EventKind::kSample, 0);
+    case EventKind::kBack: return Back(config_.failures[subject]);
   }
 }
 
+void Simulation::Finish() {
+  double busy_s = 0;
+  for (size_t n = 0; n < workers_.size(); ++n) {
+    busy_s += workers_[n].busy_s();
+    report_.preemptions += workers_[n].preemptions();
+    if (report_.seconds > 0) report_.workers.push_back({nodes_[n].name, std::min(1.0, workers_[n].busy_s() / report_.seconds)});
+  }
+  if (report_.seconds > 0) report_.busy_share = busy_s / (report_.seconds * static_cast<double>(workers_.size()));
+  report_.store_evictions = store_.evictions();
+  const auto used = std::min(report_.spans.size(), static_cast<size_t>(report_.seconds / report_.span_s) + 1);
+  report_.spans.resize(used);
+}
+
+Event Simulation::NextEvent() {
+  const size_t arrived = trace_.size() - arrivals_left_;
+  if (arrivals_left_ > 0 && arrivals_s_[arrived] <= events_.top().at_s) return {arrivals_s_[arrived], 0, EventKind::kArrival, arrived, 0};
+  const Event event = events_.top();
+  events_.pop();
+  return event;
+}
+
 SimReport Simulation::Run() {
-  Build();
   Schedule();
+  Build();
   while (arrivals_left_ > 0 || !active_.empty()) {
-    const Event event = events_.top();
-    events_.pop();
+    const Event event = NextEvent();
     clock_.Advance(FromSeconds(event.at_s) - FromSeconds(now_s_));
     now_s_ = event.at_s;
     Handle(event);
   }
-  double busy_s = 0;
-  for (const SimWorker& worker : workers_) busy_s += worker.busy_s();
-  if (report_.seconds > 0) report_.busy_share = busy_s / (report_.seconds * static_cast<double>(workers_.size()));
+  Finish();
   return std::move(report_);
 }
 
 Status CheckConfig(const SimConfig& c) {
   if (c.decode_workers + c.mixed_workers == 0 && c.prefill_workers == 0) return InvalidError("a cluster needs workers: --prefill, --decode or --mixed");
-  const double positive[] = {c.heartbeat_s,        c.transfer_bytes_per_s, c.store_bytes_per_s,
+  if (c.block_tokens == 0) return InvalidError("a block must have tokens");
+  const double positive[] = {c.heartbeat_s,        c.transfer_bytes_per_s, c.store_bytes_per_s, c.store_disk_bytes_per_s,
                              c.kv_bytes_per_token, c.rate_scale,           c.worker.cost.prefill_tokens_per_s};
   for (const double value : positive) {
     if (!(value > 0) || !std::isfinite(value)) return InvalidError("rates, sizes and periods of a simulation must be above 0");
   }
+  RETURN_IF_ERROR(MakeCachePolicy(c.store_policy).status());
   if (c.worker.cost.base_s < 0 || c.worker.cost.per_stream_s < 0) return InvalidError("the times of a step must not be below 0");
   for (const SimFailure& f : c.failures) {
     const size_t digits = std::min(f.worker.find_first_of("0123456789"), f.worker.size());
@@ -383,20 +492,6 @@ Status CheckConfig(const SimConfig& c) {
 Result<SimReport> Simulate(const SimConfig& config, const std::vector<TraceRequest>& trace) {
   RETURN_IF_ERROR(CheckConfig(config));
   return Simulation(config, trace).Run();
-}
-
-std::string SimReport::Json() const {
-  const auto spread = [](const SimHistogram& h) {
-    return nlohmann::ordered_json{{"p50", h.Percentile(0.5)}, {"p90", h.Percentile(0.9)}, {"p99", h.Percentile(0.99)}, {"mean", h.mean()}, {"max", h.max()}};
-  };
-  const double span = std::max(seconds, 1e-9);
-  return nlohmann::ordered_json{{"requests", requests}, {"completed", completed}, {"refused", refused}, {"invalid", invalid}, {"moved", moved},
-                                {"seconds", seconds}, {"ttft_s", spread(ttft_s)}, {"itl_s", spread(itl_s)}, {"request_s", spread(request_s)},
-                                {"hit_ratio", hit_ratio()}, {"goodput_per_s", goodput_per_s()},
-                                {"good_share", requests == 0 ? 0.0 : static_cast<double>(good) / static_cast<double>(requests)},
-                                {"answer_tokens_per_s", static_cast<double>(answer_tokens) / span},
-                                {"local_prefill_share", routed == 0 ? 0.0 : static_cast<double>(local_prefills) / static_cast<double>(routed)},
-                                {"prediction_error", spread(prediction_error)}, {"busy_share", busy_share}}.dump();
 }
 
 }  // namespace baton

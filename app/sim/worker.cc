@@ -3,149 +3,243 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/bytes.h"
+
 namespace baton {
 namespace {
 
-constexpr double kSmoothing = 0.1;
-void Smooth(double& value, double sample) { value = value == 0 ? sample : value + kSmoothing * (sample - value); }
+constexpr size_t kLookAhead = 16;           // waiting sequences looked at in a step, as the engine does
+constexpr uint32_t kMinPrefillTokens = 32;  // "
 
 }  // namespace
 
-bool SimWorker::HasRoom(uint32_t blocks, std::span<const BlockKey> chain) const {
-  const size_t used = cache_.pinned() + private_blocks_;
-  return used == 0 || used + blocks - chain.size() + cache_.Unpinned(chain) <= config_.blocks;  // alone it runs, however long
+void SimWorker::AddPrivate(int64_t blocks) {
+  private_blocks_ = static_cast<uint32_t>(private_blocks_ + blocks);
+  cache_.SetCapacity(config_.blocks - std::min(config_.blocks, private_blocks_));
 }
 
-void SimWorker::SetPrivate(uint32_t blocks) {
-  private_blocks_ = blocks;
-  cache_.SetCapacity(config_.blocks - std::min(config_.blocks, blocks));
+void SimWorker::Enqueue(const SimPrompt& prompt) {
+  Sequence s;
+  s.prompt = prompt;
+  s.size = prompt.tokens;
+  s.end = prompt.tokens + prompt.answer_tokens;
+  const auto fetched = prompt.keys.first(std::min<size_t>(prompt.keys.size(), prompt.fetched_tokens / block_tokens_));
+  const size_t new_blocks = fetched.size() - std::min(fetched.size(), cache_.Match(fetched));
+  if (!fetched.empty() && used() + new_blocks <= config_.blocks) cache_.Insert(fetched);
+  // What is here is this request's from now on; at least the last token is computed.
+  const size_t usable = (prompt.tokens - 1) / block_tokens_;
+  s.held = static_cast<uint32_t>(std::min(usable, cache_.Match(prompt.keys)));
+  cache_.Pin(prompt.keys.first(s.held));
+  s.computed = s.held * block_tokens_;
+  sequences_.push_back(s);
 }
 
-void SimWorker::AdmitStreams() {
-  while (!waiting_.empty() && running_.size() < config_.max_running && HasRoom(waiting_.front().blocks, waiting_.front().keys)) {
-    const SimStream& stream = waiting_.front();
-    cache_.Pin(stream.keys);
-    SetPrivate(private_blocks_ + stream.blocks - static_cast<uint32_t>(stream.keys.size()));
-    running_.push({step_ + stream.tokens_left, stream});
-    waiting_.pop_front();
+void SimWorker::TakeLanded() {
+  while (!landing_.empty()) {
+    const SimStream& stream = landing_.front();
+    const auto blocks = static_cast<uint32_t>(CeilDiv(stream.prompt_tokens, block_tokens_));
+    const auto shared = static_cast<uint32_t>(std::min<size_t>(stream.keys.size(), blocks));
+    const bool alone = sequences_.empty();
+    if (!alone && used() + (blocks - shared) + cache_.Unpinned(stream.keys) > config_.blocks) return;
+    Sequence s;
+    s.prompt = {.request = stream.request, .tokens = stream.prompt_tokens, .keys = stream.keys, .answer_tokens = stream.tokens_left};
+    s.size = stream.prompt_tokens + 1;  // with its first token, which has been sent
+    s.computed = stream.prompt_tokens;
+    s.end = s.size + stream.tokens_left;
+    s.held = shared;
+    s.own = blocks - shared;
+    s.has_first = true;
+    cache_.Pin(stream.keys.first(shared));
+    AddPrivate(s.own);
+    sequences_.push_back(s);
+    landing_.pop_front();
   }
 }
 
-bool SimWorker::Start(SimPrompt& prompt, double now_s) {
-  if (prompt.started) return true;
-  const auto held = prompt.keys.first(cache_.Match(prompt.keys));
-  if (!HasRoom(prompt.blocks, held)) return false;
-  prompt.started = true;
-  prompt.started_at_s = now_s;
-  prompt.held_blocks = static_cast<uint32_t>(held.size());
-  cache_.Pin(held);
-  SetPrivate(private_blocks_ + prompt.blocks - prompt.held_blocks);
-  prompt.cached_tokens = std::min(std::max(prompt.fetched_tokens, prompt.held_blocks * block_tokens_), prompt.tokens - 1);
-  prompt.left = prompt.tokens - prompt.cached_tokens;
-  return true;
+/// As the engine's: a waiting one whose next block an earlier one is about to compute waits for it.
+bool SimWorker::IsDeferred(const Sequence& sequence, size_t index) const {
+  const auto& keys = sequence.prompt.keys;
+  const size_t missing = std::max<size_t>(sequence.computed / block_tokens_, cache_.Match(keys));
+  if (missing >= keys.size()) return false;
+  for (const uint32_t other : rows_) {
+    if (other >= index) break;
+    const Sequence& o = sequences_[other];
+    if (o.computed / block_tokens_ <= missing && o.prompt.keys.size() > missing && o.prompt.keys[missing] == keys[missing]) return true;
+  }
+  return false;
+}
+
+void SimWorker::FillView(double now_s) {
+  view_.rows.clear();
+  rows_.clear();
+  view_.now = Instant(FromSeconds(now_s));
+  view_.block_tokens = block_tokens_;
+  view_.max_running = config_.max_running;
+  view_.chunk_tokens = config_.prefill_chunk_tokens;
+  view_.available_blocks = config_.blocks - std::min<size_t>(config_.blocks, used());
+  uint32_t decode_rows = 0, running_seen = 0;
+  size_t waiting_seen = 0;
+  for (uint32_t i = 0; i < sequences_.size() && (running_seen < running_ || waiting_seen < kLookAhead); ++i) {
+    const Sequence& s = sequences_[i];
+    if (!s.running && waiting_seen++ >= kLookAhead) continue;
+    ScheduleRow& row = view_.rows.emplace_back();
+    row.tokens = s.size;
+    row.computed = std::min(s.computed, s.size - 1);
+    row.blocks = s.held + s.own;
+    row.reserve_tokens = s.hand_off() ? s.prompt.tokens : 0;
+    row.running = s.running;
+    row.pinned = s.hand_off() && s.running;
+    if (s.running) {
+      ++running_seen;
+      decode_rows += row.tokens - row.computed == 1;
+    } else {
+      row.deferred = IsDeferred(s, i);
+    }
+    rows_.push_back(i);
+  }
+  const double in_time = config_.target_step_s * meter_.prefill_tokens_per_s();
+  view_.token_budget = config_.step_token_budget;
+  if (in_time > 0 && in_time < config_.step_token_budget) {
+    view_.token_budget = std::min(config_.step_token_budget, decode_rows + std::max(kMinPrefillTokens, static_cast<uint32_t>(in_time)));
+  }
+}
+
+void SimWorker::TakePrefix(Sequence& s) {
+  const size_t usable = (s.size - 1) / block_tokens_;
+  const auto found = static_cast<uint32_t>(std::min(usable, cache_.Match(s.prompt.keys)));
+  if (found <= s.held) return;
+  cache_.Pin(s.prompt.keys.subspan(s.held, found - s.held));
+  const uint32_t replaced = std::min(s.own, found - s.held);
+  s.own -= replaced;
+  AddPrivate(-static_cast<int64_t>(replaced));
+  s.held = found;
+  s.computed = std::max(s.computed, found * block_tokens_);
+}
+
+void SimWorker::Release(Sequence& s) {
+  cache_.Unpin(s.prompt.keys.first(s.held));
+  AddPrivate(-static_cast<int64_t>(s.own));
+  running_ -= s.running ? 1 : 0;
+  s.held = s.own = s.computed = 0;
+  s.running = false;
+}
+
+void SimWorker::Prepare(double now_s) {
+  for (const uint32_t row : plan_.preempted) Release(sequences_[rows_[row]]);
+  preemptions_ += plan_.preempted.size();
+  runs_.clear();
+  for (const ScheduledRow& planned : plan_.run) {
+    Sequence& s = sequences_[rows_[planned.row]];
+    if (!s.running) TakePrefix(s);
+    const uint32_t tokens = std::min(planned.tokens, s.size - s.computed);
+    const auto needed = static_cast<uint32_t>(CeilDiv(std::max(s.computed + tokens, s.hand_off() ? s.prompt.tokens : 0u), block_tokens_));
+    if (needed > s.held + s.own) {
+      AddPrivate(needed - s.held - s.own);
+      s.own = needed - s.held;
+    }
+    running_ += s.running ? 0 : 1;
+    s.running = true;
+    if (!std::exchange(s.started, true)) {
+      s.prompt.started_at_s = now_s;
+      s.prompt.cached_tokens = std::min(s.computed, s.prompt.tokens);
+    }
+    runs_.push_back({rows_[planned.row], tokens});
+  }
 }
 
 double SimWorker::BeginStep(double now_s) {
   if (in_step_) return 0;
-  AdmitStreams();
-  now_ = {};
-  now_.streams = static_cast<uint32_t>(running_.size());
-  uint32_t budget = config_.step_token_budget - std::min(config_.step_token_budget - 1, now_.streams);
-  step_prefill_tokens_ = 0;
-  while (!prompts_.empty() && budget > 0 && Start(prompts_.front(), now_s)) {
-    SimPrompt& prompt = prompts_.front();
-    const uint32_t chunk = std::min(budget, prompt.left);
-    prompt.left -= chunk;
-    budget -= chunk;
-    step_prefill_tokens_ += chunk;
-    if (prompt.left > 0) break;
-    now_.prefilled.push_back(prompt);
-    prompts_.pop_front();
+  TakeLanded();
+  if (sequences_.empty()) return 0;
+  FillView(now_s);
+  Schedule(view_, plan_);
+  if (plan_.run.empty()) {  // the first is larger than all the blocks: alone it runs all the same
+    view_.rows.resize(1);
+    view_.rows[0].deferred = false;
+    view_.available_blocks = sequences_[rows_[0]].end / block_tokens_ + 1;
+    Schedule(view_, plan_);
   }
-  if (now_.streams == 0 && step_prefill_tokens_ == 0) return 0;
-  now_.seconds = config_.cost.Seconds(now_.streams, step_prefill_tokens_);
+  Prepare(now_s);
+  uint32_t decode_rows = 0, prefill_tokens = 0;
+  for (const Run& run : runs_) {
+    if (run.tokens == 1) ++decode_rows;
+    else prefill_tokens += run.tokens;
+  }
+  step_s_ = config_.cost.Seconds(decode_rows, prefill_tokens);
+  meter_.Add(decode_rows, 0, prefill_tokens, step_s_);
   in_step_ = true;
-  return now_.seconds;
+  return step_s_;
 }
 
-void SimWorker::EndStreams(SimStepResult& result) {
-  while (!running_.empty() && running_.top().last_step <= step_) {
-    const SimStream& stream = running_.top().stream;
-    SetPrivate(private_blocks_ - (stream.blocks - static_cast<uint32_t>(stream.keys.size())));
-    cache_.Unpin(stream.keys);
-    result.ended.push_back(stream.request);
-    running_.pop();
+void SimWorker::Advance(Sequence& s, uint32_t tokens, SimStepResult& result) {
+  s.computed += tokens;
+  const auto full = static_cast<uint32_t>(std::min<size_t>(s.prompt.keys.size(), s.computed / block_tokens_));
+  if (full > s.held) {  // shared from now on
+    const uint32_t published = full - s.held;
+    AddPrivate(-static_cast<int64_t>(published));
+    cache_.Pin(s.prompt.keys.subspan(s.held, published));
+    s.own -= published;
+    s.held = full;
   }
+  if (s.computed < s.size) return;
+  if (std::exchange(s.has_first, true)) ++result.streams;
+  else result.prefilled.push_back(s.prompt);
+  ++s.size;
+  if (!s.hand_off() && s.size < s.end) return;
+  if (!s.hand_off()) result.ended.push_back(s.prompt.request);
+  Release(s);
+  s.ended = true;
 }
 
 SimStepResult SimWorker::EndStep() {
   in_step_ = false;
-  ++step_;
-  SimStepResult result = std::exchange(now_, {});
-  busy_s_ += result.seconds;
-  if (step_prefill_tokens_ > 0) Smooth(prefill_rate_, step_prefill_tokens_ / result.seconds);
-  if (result.streams > 0) Smooth(decode_step_s_, result.seconds);
-  for (const SimPrompt& prompt : result.prefilled) {  // its full blocks are shared from now on
-    const auto full = static_cast<uint32_t>(prompt.keys.size());
-    cache_.Pin(prompt.keys.subspan(prompt.held_blocks));
-    SetPrivate(private_blocks_ - (full - prompt.held_blocks));
-    const SimStream stream{prompt.request, prompt.answer_tokens > 0 ? prompt.answer_tokens - 1 : 0, prompt.blocks, prompt.keys};
-    if (stream.tokens_left > 0) {
-      running_.push({step_ + stream.tokens_left, stream});
-      continue;
-    }
-    SetPrivate(private_blocks_ - (prompt.blocks - full));
-    cache_.Unpin(prompt.keys);
-    if (prompt.answer_tokens == 1) result.ended.push_back(prompt.request);
+  SimStepResult result;
+  result.seconds = step_s_;
+  busy_s_ += step_s_;
+  bool any_ended = false;
+  for (const Run& run : runs_) {
+    Sequence& s = sequences_[run.sequence];
+    if (!s.ended) Advance(s, run.tokens, result);
+    any_ended = any_ended || s.ended;
   }
-  EndStreams(result);
+  runs_.clear();
+  if (any_ended) std::erase_if(sequences_, [](const Sequence& s) { return s.ended; });
   return result;
 }
 
-void SimWorker::Abandon(const SimPrompt& prompt) {
-  if (!prompt.started) return;
-  SetPrivate(private_blocks_ - (prompt.blocks - prompt.held_blocks));
-  cache_.Unpin(prompt.keys.first(prompt.held_blocks));
-}
-
 void SimWorker::Cancel(size_t request) {
-  const auto is = [request](const SimPrompt& prompt) { return prompt.request == request; };
-  for (const SimPrompt& prompt : prompts_) {
-    if (is(prompt)) Abandon(prompt);
+  std::erase_if(landing_, [request](const SimStream& stream) { return stream.request == request; });
+  for (Sequence& s : sequences_) {
+    if (s.prompt.request != request || s.ended) continue;
+    Release(s);
+    s.ended = true;
   }
-  for (const SimPrompt& prompt : now_.prefilled) {
-    if (is(prompt)) Abandon(prompt);
-  }
-  std::erase_if(prompts_, is);
-  std::erase_if(now_.prefilled, is);
+  if (!in_step_) std::erase_if(sequences_, [](const Sequence& s) { return s.ended; });  // else the step's end does it: it knows them by place
 }
 
 std::vector<SimLost> SimWorker::Crash() {
   std::vector<SimLost> lost;
-  for (const SimPrompt& prompt : prompts_) lost.push_back({prompt.request, 0});
-  for (const SimPrompt& prompt : now_.prefilled) lost.push_back({prompt.request, 0});
-  for (const SimStream& stream : waiting_) lost.push_back({stream.request, stream.tokens_left});
-  for (; !running_.empty(); running_.pop()) lost.push_back({running_.top().stream.request, static_cast<uint32_t>(running_.top().last_step - step_)});
-  prompts_.clear();
-  waiting_.clear();
-  now_ = {};
-  in_step_ = false;
-  private_blocks_ = 0;
-  prefill_rate_ = decode_step_s_ = 0;
-  cache_.Clear();
-  cache_.SetCapacity(config_.blocks);
+  for (const Sequence& s : sequences_) {
+    if (!s.ended) lost.push_back({s.prompt.request, s.has_first ? s.end - s.size : 0});
+  }
+  for (const SimStream& stream : landing_) lost.push_back({stream.request, stream.tokens_left});
+  *this = SimWorker(config_, block_tokens_, busy_s_, preemptions_);
   return lost;
 }
 
 WorkerLoad SimWorker::load() const {
   WorkerLoad load;
-  load.running = static_cast<uint32_t>(running_.size());
-  load.waiting = static_cast<uint32_t>(waiting_.size());
+  load.waiting = static_cast<uint32_t>(landing_.size());
   load.total_blocks = config_.blocks;
-  load.free_blocks = config_.blocks - static_cast<uint32_t>(std::min<size_t>(config_.blocks, private_blocks_ + cache_.pinned()));
-  for (const SimPrompt& p : prompts_) load.queued_prefill_tokens += p.started ? p.left : p.tokens - std::min(p.tokens, p.fetched_tokens);
-  load.prefill_tokens_per_s = prefill_rate_;
-  load.decode_step_s = decode_step_s_;
+  load.free_blocks = config_.blocks - static_cast<uint32_t>(std::min<size_t>(config_.blocks, used()));
+  for (const Sequence& s : sequences_) {
+    if (s.ended) continue;
+    ++(s.running ? load.running : load.waiting);
+    const uint32_t left = s.size - std::min(s.computed, s.size);
+    if (!s.running || left > 1) load.queued_prefill_tokens += left;
+  }
+  load.prefill_tokens_per_s = meter_.prefill_tokens_per_s();
+  load.decode_step_s = meter_.decode_step_s();
   return load;
 }
 

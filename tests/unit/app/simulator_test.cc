@@ -76,7 +76,6 @@ SimPrompt Prompt(size_t request, uint32_t tokens, uint32_t answer, std::span<con
   prompt.request = request;
   prompt.tokens = tokens;
   prompt.answer_tokens = answer;
-  prompt.blocks = static_cast<uint32_t>((tokens + answer + kTraceBlockTokens - 1) / kTraceBlockTokens);
   prompt.keys = keys;
   return prompt;
 }
@@ -99,7 +98,7 @@ TEST(SimWorker, AStepTakesItsCost) {
 
 TEST(SimWorker, DecodeRowsComeBeforePrompts) {
   SimWorker worker(WorkerConfig(), kTraceBlockTokens);
-  worker.AddStream({1, 5, 1, {}});
+  worker.AddStream({1, 100, 5, {}});
   worker.Enqueue(Prompt(2, 500, 1));
   EXPECT_NEAR(worker.BeginStep(0), 0.01 + 0.001 + 99 / 1000.0, 1e-12);
   const SimStepResult result = worker.EndStep();
@@ -108,7 +107,7 @@ TEST(SimWorker, DecodeRowsComeBeforePrompts) {
 
 TEST(SimWorker, TheBatchAndTheBlocksAreLimits) {
   SimWorker worker(WorkerConfig(), kTraceBlockTokens);
-  for (size_t r = 0; r < 3; ++r) worker.AddStream({r, 2, 1, {}});
+  for (size_t r = 0; r < 3; ++r) worker.AddStream({r, 100, 2, {}});
   worker.BeginStep(0);
   EXPECT_EQ(worker.load().running, 2u);
   EXPECT_EQ(worker.load().waiting, 1u);
@@ -116,8 +115,8 @@ TEST(SimWorker, TheBatchAndTheBlocksAreLimits) {
   worker.BeginStep(0);
   EXPECT_THAT(worker.EndStep().ended, UnorderedElementsAre(0u, 1u));
   SimWorker small(WorkerConfig(), kTraceBlockTokens);
-  small.AddStream({1, 1, 8, {}});
-  small.AddStream({2, 1, 3, {}});
+  small.AddStream({1, 8 * kTraceBlockTokens - 5, 1, {}});
+  small.AddStream({2, 3 * kTraceBlockTokens - 5, 1, {}});
   small.BeginStep(0);
   EXPECT_EQ(small.load().running, 1u) << "8 + 3 blocks do not fit into 10";
   EXPECT_THAT(small.EndStep().ended, ElementsAre(1u));
@@ -125,11 +124,50 @@ TEST(SimWorker, TheBatchAndTheBlocksAreLimits) {
   EXPECT_THAT(small.EndStep().ended, ElementsAre(2u));
 }
 
-TEST(SimWorker, APromptLargerThanTheWorkerRunsAlone) {
+TEST(SimWorker, WhatIsLargerThanTheWorkerRunsAlone) {
   SimWorker worker(WorkerConfig(), kTraceBlockTokens);
-  worker.AddStream({1, 1, 50, {}});
+  worker.AddStream({1, 50 * kTraceBlockTokens, 2, {}});
+  worker.Enqueue(Prompt(2, 20 * kTraceBlockTokens, 1));
+  EXPECT_GT(worker.BeginStep(0), 0);
+  EXPECT_TRUE(worker.EndStep().ended.empty());
   EXPECT_GT(worker.BeginStep(0), 0);
   EXPECT_THAT(worker.EndStep().ended, ElementsAre(1u));
+  bool ended = false;
+  for (int i = 0; i < 200 && !ended; ++i) {
+    ASSERT_GT(worker.BeginStep(0), 0) << "it must not wait for blocks that can never come";
+    ended = !worker.EndStep().ended.empty();
+  }
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(worker.load().free_blocks, 10u);
+}
+
+TEST(SimWorker, TheLastToComeGivesItsBlocksBack) {
+  SimWorkerConfig config = WorkerConfig();
+  config.blocks = 3;
+  SimWorker worker(config, kTraceBlockTokens);
+  worker.AddStream({1, kTraceBlockTokens - 2, 600, {}});  // each will need a second block, there is one
+  worker.AddStream({2, kTraceBlockTokens - 2, 600, {}});
+  std::vector<size_t> ended;
+  for (int i = 0; i < 5000 && ended.size() < 2; ++i) {
+    ASSERT_GT(worker.BeginStep(0), 0);
+    for (const size_t r : worker.EndStep().ended) ended.push_back(r);
+  }
+  EXPECT_THAT(ended, ElementsAre(1u, 2u));
+  EXPECT_EQ(worker.preemptions(), 1u);
+  EXPECT_EQ(worker.load().free_blocks, 3u);
+}
+
+TEST(SimWorker, APromptBehindTheSamePromptWaitsAndFindsIt) {
+  SimWorker worker(WorkerConfig(), kTraceBlockTokens);
+  const auto keys = Keys({1, 2});
+  worker.Enqueue(Prompt(1, 1074, 1, keys));
+  worker.Enqueue(Prompt(2, 1074, 1, keys));
+  std::map<size_t, uint32_t> cached;
+  for (int i = 0; i < 100 && cached.size() < 2; ++i) {
+    if (worker.BeginStep(0) == 0) break;
+    for (const SimPrompt& prompt : worker.EndStep().prefilled) cached[prompt.request] = prompt.cached_tokens;
+  }
+  EXPECT_EQ(cached, (std::map<size_t, uint32_t>{{1, 0}, {2, 1024}}));
 }
 
 TEST(SimWorker, ACachedPrefixIsNotComputedAgain) {
@@ -150,7 +188,7 @@ TEST(SimWorker, ACancelledPromptFreesItsBlocks) {
   worker.Enqueue(Prompt(1, 1074, 1, keys));
   worker.Enqueue(Prompt(2, 50, 1));
   worker.BeginStep(0);
-  EXPECT_EQ(worker.load().free_blocks, 7u);
+  EXPECT_EQ(worker.load().free_blocks, 8u) << "one found, one for the first chunk";
   worker.Cancel(1);
   worker.Cancel(2);
   EXPECT_TRUE(worker.EndStep().prefilled.empty());
@@ -160,16 +198,17 @@ TEST(SimWorker, ACancelledPromptFreesItsBlocks) {
 
 TEST(SimWorker, ACrashLosesEverythingAndSaysWhat) {
   SimWorker worker(WorkerConfig(), kTraceBlockTokens);
-  worker.AddStream({1, 10, 1, {}});
+  worker.AddStream({1, 100, 10, {}});
   worker.BeginStep(0);
   worker.EndStep();
   worker.Enqueue(Prompt(2, 500, 1));
   worker.BeginStep(0);
   const auto lost = worker.Crash();
   ASSERT_EQ(lost.size(), 2u);
-  EXPECT_EQ(lost[0].request, 2u);
-  EXPECT_EQ(lost[1].request, 1u);
-  EXPECT_EQ(lost[1].tokens_left, 9u) << "one was sent";
+  EXPECT_EQ(lost[0].request, 1u);
+  EXPECT_EQ(lost[0].tokens_left, 9u) << "one was sent";
+  EXPECT_EQ(lost[1].request, 2u);
+  EXPECT_EQ(lost[1].tokens_left, 0u);
   EXPECT_EQ(worker.BeginStep(0), 0);
   EXPECT_EQ(worker.load().free_blocks, 10u);
 }
@@ -202,7 +241,7 @@ TraceRequest Ask(double at_s, uint32_t prompt, uint32_t answer, std::vector<uint
 TEST(Simulator, OneRequestTakesWhatItsStepsTake) {
   SimConfig config;
   config.worker.cost = {0.01, 0, 1000};
-  config.worker.step_token_budget = 10'000;
+  config.worker.step_token_budget = config.worker.prefill_chunk_tokens = 10'000;
   config.prefill_workers = 0;
   const auto report = Simulate(config, {Ask(0, 500, 11, {0})});
   ASSERT_TRUE(report.ok());

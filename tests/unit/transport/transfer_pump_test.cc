@@ -98,6 +98,10 @@ TEST_F(TransferPumpTest, ManyPushesOneEndAtEachSide) {
   EXPECT_EQ(sent.count, 1);
   EXPECT_GT(a_.pump->sent_bytes_per_s(), 0);
   EXPECT_EQ(b_.pump->sent_bytes_per_s(), 0);
+  ASSERT_EQ(a_.pump->PathSpeeds().size(), 1u);
+  EXPECT_EQ(a_.pump->PathSpeeds()[0].first, WorkerId(2));
+  EXPECT_DOUBLE_EQ(a_.pump->PathSpeeds()[0].second, a_.pump->sent_bytes_per_s()) << "one path is all paths";
+  EXPECT_TRUE(b_.pump->PathSpeeds().empty());
   ExpectForgotten(a_, TransferId(1));
 }
 
@@ -283,6 +287,96 @@ TEST_F(TransferPumpTest, ManyTransfersAtOnceInBothDirections) {
     }
     EXPECT_EQ(endings[i]->count, 1);
   }
+}
+
+/// After Stop the object still answers: whoever holds transfers may outlive the transport (a server's call that a broken connection did not end).
+TEST_F(TransferPumpTest, AStoppedPumpAnswersAtOnce) {
+  Ending open_receive, open_send;
+  a_.pump->Expect(TransferId(1), b_.end(), a_.Landings(2, 100), Soon(), open_receive.Done());
+  a_.pump->Push(TransferId(2), b_.end(), a_.Segments(0, 1, 100));
+  a_.pump->CloseSend(TransferId(2), open_send.Done());
+  const TransferPump::PeerEnd end = b_.end();
+  a_.pump->Stop();
+  EXPECT_EQ(open_receive.count, 1);
+  EXPECT_EQ(open_receive.Wait().code(), StatusCode::kCancelled);
+  EXPECT_EQ(open_send.count, 1);
+  EXPECT_FALSE(open_send.Wait().ok());
+  Ending late_receive, late_send;
+  a_.pump->Expect(TransferId(3), end, a_.Landings(1, 100), Soon(), late_receive.Done());
+  a_.pump->Push(TransferId(4), end, a_.Segments(0, 1, 100));
+  a_.pump->CloseSend(TransferId(4), late_send.Done());
+  a_.pump->Cancel(TransferId(1));
+  a_.pump->Disconnect(b_.id);
+  EXPECT_EQ(late_receive.count, 1) << "on the caller's thread";
+  EXPECT_EQ(late_receive.Wait().code(), StatusCode::kCancelled);
+  EXPECT_EQ(late_send.Wait().code(), StatusCode::kCancelled);
+  EXPECT_FALSE(a_.pump->address().empty());
+  a_.pump->Stop();
+  a_.pump = nullptr;
+  EXPECT_EQ(open_receive.count + open_send.count + late_receive.count + late_send.count, 4) << "each once";
+}
+
+TEST_F(TransferPumpTest, StopWhileOthersAsk) {
+  for (int round = 0; round < 20; ++round) {
+    PumpEnd c(hub_, 3);
+    std::atomic<bool> go{true};
+    std::thread asker([&] {
+      for (uint64_t id = 1; go; ++id) {
+        c.pump->Push(TransferId(id), b_.end(), c.Segments(0, 1, 10));
+        c.pump->Cancel(TransferId(id));
+      }
+    });
+    c.pump->Stop();
+    go = false;
+    asker.join();
+    Ending end;
+    c.pump->CloseSend(TransferId(1), end.Done());
+    EXPECT_EQ(end.Wait().code(), StatusCode::kCancelled);
+  }
+}
+
+/// Turn by turn on one thread, as a simulation does it.
+TEST(ThreadlessPump, MovesWhenItIsTurned) {
+  const auto hub = MakeLocalHub();
+  FakeClock clock;
+  std::vector<std::byte> memory(4096);
+  for (size_t i = 0; i < 2048; ++i) memory[i] = static_cast<std::byte>(i * 13);
+  const auto make = [&](uint32_t id) {
+    TransportConfig config;
+    config.kind = "local";
+    config.self = WorkerId(id);
+    config.incarnation = Incarnation(1);
+    config.hub = hub;
+    config.clock = &clock;
+    auto transport = std::move(*MakeTransport(config));
+    EXPECT_TRUE(transport->Register({memory}).ok());
+    return std::make_unique<TransferPump>(std::move(transport), clock, TransferPump::NoThread());
+  };
+  const auto a = make(1), b = make(2);
+  Status landed = UnavailableError("not yet"), sent = landed;
+  std::thread::id told_on;
+  b->Expect(TransferId(1), {WorkerId(1), a->address()}, {{memory.data() + 2048, 2048}}, clock.Now() + std::chrono::seconds(5), [&](const Status& s) {
+    landed = s;
+    told_on = std::this_thread::get_id();
+  });
+  a->Push(TransferId(1), {WorkerId(2), b->address()}, {{0, memory.data(), 2048}});
+  a->CloseSend(TransferId(1), [&](const Status& s) { sent = s; });
+  EXPECT_FALSE(landed.ok()) << "nobody has turned it";
+  for (int i = 0; i < 50 && !(landed.ok() && sent.ok()); ++i) {
+    a->Turn();
+    b->Turn();
+  }
+  EXPECT_TRUE(landed.ok() && sent.ok());
+  EXPECT_EQ(told_on, std::this_thread::get_id());
+  EXPECT_TRUE(std::equal(memory.begin(), memory.begin() + 2048, memory.begin() + 2048));
+  // A deadline passes on the clock that it was given.
+  b->Expect(TransferId(2), {WorkerId(1), a->address()}, {{memory.data(), 10}}, clock.Now() + std::chrono::seconds(5), [&](const Status& s) { landed = s; });
+  b->Turn();
+  EXPECT_TRUE(landed.ok());
+  clock.Advance(std::chrono::seconds(6));
+  b->Turn();
+  b->Turn();
+  EXPECT_EQ(landed.code(), StatusCode::kDeadline);
 }
 
 }  // namespace
