@@ -48,7 +48,7 @@ std::vector<Option> OptionTable(Config& c) {
       {"store.path", &c.store.path, "", "folder of the RocksDB tier; empty: memory only"},
       {"store.memory_bytes", &c.store.memory_bytes, "bytes", "size of the store's memory tier", 0, 1e15},
       {"store.disk_bytes", &c.store.disk_bytes, "bytes", "quota of the store's disk tier", 0, 1e18},
-      {"store.compression", &c.store.compression, "", "compression of blocks on disk", 0, 0, {"none", "zstd", "lz4"}},
+      {"store.compression", &c.store.compression, "", "compression of blocks on disk", 0, 0, {"none", "zstd", "lz4", "planes"}},
       {"store.key_file", &c.store.key_file, "", "seals blocks on disk (AES-256-GCM); a line a tenant: name, 64 hex digits; needs `default`; empty: not sealed"},
       {"store.scrub_bytes_per_s", &c.store.scrub_bytes_per_s, "bytes/s", "rate at which blocks on disk are read and checked in the background; 0: never", 0, 1e12},
       {"store.policy", &c.store.policy, "", "which blocks leave a full tier first", 0, 0, {"lru", "s3fifo", "cost"}},

@@ -319,7 +319,7 @@ void AddStoreCommand(CLI::App& program, CommandContext& context) {
   import->add_option("--numerics", c.numerics, "arithmetic a new folder is bound to; empty: the model's own");
   import->add_option("--kv-dtype", c.kv_dtype, "element type of a new folder; empty: f16 with --model, else the file's");
   import->add_option("--block-tokens", c.block_tokens, "tokens of a block of a new folder")->check(CLI::Range(1, 1024));
-  import->add_option("--compression", c.compression, "none, zstd or lz4");
+  import->add_option("--compression", c.compression, "none, zstd, lz4 or planes");
 
   CLI::App* out = add("export", "writes a chain as a DynamicCache in safetensors", ExportCache);
   out->add_option("output,--output", c.output, "file to write")->required();

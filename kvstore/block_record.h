@@ -6,7 +6,7 @@
 //        8      8  XXH3-64 of bytes 16 to the header's end
 //       16      4  length of the header in bytes, token ids and extra included
 //       20      2  pages of the header
-//       22      1  codec of the payload: 0 none, 1 zstd, 2 lz4
+//       22      1  codec of the payload: 0 none, 1 zstd, 2 lz4, 3 planes
 //       23      1  1: sealed by AES-256-GCM, else 0
 //       24     32  key
 //       56     32  parent's key

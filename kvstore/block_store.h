@@ -159,7 +159,7 @@ struct BlockStoreConfig {
   uint64_t block_bytes = 0;                  // of one block, all must be equal; 0 = any
   std::string identity;                      // model fingerprint, layout, numerics: a folder of another identity is refused by
                                              // kInvalid that names both and says what to do; empty = take what is there
-  std::string compression = "none";          // none, zstd, lz4
+  std::string compression = "none";          // none, zstd, lz4, planes
   std::string key_file;                      // seals blocks on disk with the keys in it (kvstore/key_ring.h); empty = not sealed
   std::string policy = "cost";               // lru, s3fifo, cost
   double ttl_s = 0;                          // 0 = for ever

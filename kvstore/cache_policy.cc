@@ -4,6 +4,7 @@
 
 #include "kvstore/cost_policy.h"
 #include "kvstore/ghost_list.h"
+#include "kvstore/paged_array.h"
 #include "kvstore/ranked_set.h"
 
 namespace baton {
@@ -11,16 +12,10 @@ namespace {
 
 constexpr size_t kLeastGhosts = 1024;
 
-template <typename T>
-T& At(std::vector<T>& blocks, uint32_t id) {
-  if (id >= blocks.size()) blocks.resize(std::max<size_t>(id + 1, blocks.size() * 3 / 2));
-  return blocks[id];
-}
-
 class Lru final : public CachePolicy {
  public:
   std::string_view name() const override { return "lru"; }
-  void Added(uint32_t id, const BlockTraits&) override { At(blocks_, id) = {++tick_, false}; }
+  void Added(uint32_t id, const BlockTraits&) override { blocks_.Make(id) = {++tick_, false}; }
   void Used(uint32_t id) override {
     Block& block = blocks_[id];
     if (block.candidate) candidates_.Set(id, block.used, false);
@@ -33,6 +28,7 @@ class Lru final : public CachePolicy {
   }
   void Removed(uint32_t id, bool) override {
     if (blocks_[id].candidate) SetCandidate(id, false);
+    blocks_.Erase(id);
   }
   std::optional<uint32_t> Victim() override {
     if (candidates_.empty()) return std::nullopt;
@@ -44,7 +40,7 @@ class Lru final : public CachePolicy {
     int64_t used = 0;
     bool candidate = false;
   };
-  std::vector<Block> blocks_;
+  PagedArray<Block> blocks_;
   RankedSet candidates_;
   int64_t tick_ = 0;
 };
@@ -54,7 +50,7 @@ class S3Fifo final : public CachePolicy {
   std::string_view name() const override { return "s3fifo"; }
   void Added(uint32_t id, const BlockTraits& traits) override {
     const bool main = ghosts_.Take(traits.key_hash).has_value();
-    At(blocks_, id) = {traits.key_hash, traits.bytes, ++tick_, 0, main, false};
+    blocks_.Make(id) = {traits.key_hash, traits.bytes, ++tick_, 0, main, false};
     bytes_[main] += traits.bytes;
     ++count_;
   }
@@ -70,6 +66,7 @@ class S3Fifo final : public CachePolicy {
     bytes_[block.main] -= block.bytes;
     --count_;
     if (evicted && !block.main) ghosts_.Remember(block.key_hash, true, std::max(count_, kLeastGhosts));
+    blocks_.Erase(id);
   }
   std::optional<uint32_t> Victim() override {
     while (!candidates_[0].empty() || !candidates_[1].empty()) {
@@ -104,7 +101,7 @@ class S3Fifo final : public CachePolicy {
     candidates_[1].Set(id, block.entered, true);
   }
 
-  std::vector<Block> blocks_;
+  PagedArray<Block> blocks_;
   RankedSet candidates_[2];  // small, main: each by when it entered the queue
   uint64_t bytes_[2] = {0, 0};
   size_t count_ = 0;

@@ -16,10 +16,11 @@ constexpr int64_t kFadeEvery = 64, kFadeLeast = 1 << 16;  // turnovers of the ti
 
 }  // namespace
 
+uint8_t CostPolicy::MoreUses(uint32_t uses) { return static_cast<uint8_t>(std::min(uses + 1, kUses - 1)); }
+
 uint8_t CostPolicy::ClassOf(const Block& block) {
-  if (block.depth == 0) return kRoots;
-  const uint32_t depth = block.depth < kDeep ? 0 : 1;
-  return static_cast<uint8_t>((block.uses * kDepths + depth) * 2 + (block.followed ? 1 : 0));
+  if (block.root) return kRoots;
+  return static_cast<uint8_t>((block.uses * kDepths + block.deep) * 2 + block.followed);
 }
 
 void CostPolicy::BeginWait(Block& block) {
@@ -38,16 +39,18 @@ void CostPolicy::BeginWait(Block& block) {
 }
 
 void CostPolicy::Added(uint32_t id, const BlockTraits& traits) {
-  if (id >= blocks_.size()) blocks_.resize(std::max<size_t>(size_t{id} + 1, blocks_.size() * 3 / 2));
-  Block block{.key_hash = traits.key_hash, .bytes = traits.bytes, .depth = traits.depth, .here = true};
+  Block& block = blocks_.Make(id);
+  block.key_hash = traits.key_hash;
+  block.bytes = static_cast<uint32_t>(std::min<uint64_t>(traits.bytes, UINT32_MAX));
+  block.root = traits.depth == 0;
+  block.deep = traits.depth >= kDeep;
   if (const std::optional<Ghost> ghost = ghosts_.Take(traits.key_hash)) {
     model_.Returned(ghost->cls, tick_ + 1 - ghost->used);
-    block.uses = std::min<uint8_t>(ghost->uses + 1, kUses - 1);
+    block.uses = MoreUses(ghost->uses);
   }
   ++count_;
   BeginWait(block);
-  blocks_[id] = block;
-  if (traits.parent < blocks_.size() && blocks_[traits.parent].here) Followed(traits.parent);
+  if (blocks_.Has(traits.parent)) Followed(traits.parent);
 }
 
 /// The block got a child: no longer a chain's loose end, which may be a part of an answer that is never asked for again.
@@ -68,7 +71,7 @@ void CostPolicy::Used(uint32_t id) {
   const bool candidate = block.candidate;
   if (candidate) SetCandidate(id, false);
   model_.Returned(block.cls, tick_ + 1 - block.used);
-  block.uses = std::min<uint8_t>(block.uses + 1, kUses - 1);
+  block.uses = MoreUses(block.uses);
   BeginWait(block);
   if (candidate) SetCandidate(id, true);
 }
@@ -82,9 +85,9 @@ void CostPolicy::SetCandidate(uint32_t id, bool candidate) {
 void CostPolicy::Removed(uint32_t id, bool evicted) {
   Block& block = blocks_[id];
   if (block.candidate) SetCandidate(id, false);
-  block.here = false;
   --count_;
   if (evicted) ghosts_.Remember(block.key_hash, {block.used, block.cls, block.uses}, std::max(kGhostShare * count_, kLeastGhosts));
+  blocks_.Erase(id);
 }
 
 std::optional<uint32_t> CostPolicy::Victim() {
@@ -94,7 +97,7 @@ std::optional<uint32_t> CostPolicy::Victim() {
   for (uint32_t cls = 0; cls < kClasses; ++cls) {
     if (candidates_[cls].empty()) continue;
     const Block& block = blocks_[candidates_[cls].front()];
-    value[cls] = model_.Value(cls, tick_ - block.used) / static_cast<double>(std::max<uint64_t>(block.bytes, 1));
+    value[cls] = model_.Value(cls, tick_ - block.used) / static_cast<double>(std::max(block.bytes, 1u));
     least = any ? std::min(least, value[cls]) : value[cls];
     any = true;
   }

@@ -9,6 +9,7 @@
 
 #include "kvstore/cache_policy.h"
 #include "kvstore/ghost_list.h"
+#include "kvstore/paged_array.h"
 #include "kvstore/ranked_set.h"
 #include "kvstore/reuse_model.h"
 
@@ -26,22 +27,23 @@ class CostPolicy final : public CachePolicy {
 
  private:
   static constexpr uint32_t kUses = 4, kDepths = 2, kRoots = kUses * kDepths * 2, kClasses = kRoots + 1;
-  struct Block {
-    uint64_t key_hash = 0, bytes = 0;
+  struct Block {  // of ten million there are ten million
+    uint64_t key_hash = 0;
     int64_t used = 0;
-    uint32_t depth = 0;
-    uint8_t cls = 0, uses = 0;
-    bool here = false, candidate = false, followed = false;
+    uint32_t bytes = 0;
+    uint8_t cls = 0;
+    uint8_t uses : 2 = 0, root : 1 = 0, deep : 1 = 0, followed : 1 = 0, candidate : 1 = 0;
   };
   struct Ghost {
     int64_t used;
     uint8_t cls, uses;
   };
   static uint8_t ClassOf(const Block& block);
+  static uint8_t MoreUses(uint32_t uses);
   void BeginWait(Block& block);
   void Followed(uint32_t id);
 
-  std::vector<Block> blocks_;
+  PagedArray<Block> blocks_;
   ReuseModel model_;
   std::vector<RankedSet> candidates_;  // by class, each by its last use
   GhostList<Ghost> ghosts_;

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kFormatLine = "baton-store 1";
 constexpr uint32_t kRetiredShare = 16;
-constexpr std::ptrdiff_t kMostCopies = 64;
+constexpr uint64_t kMostCopies = 64, kCopiesShare = 128;  // of the room: it is within the index's share of the quota
 
 /// Left free on the disk for the index, whatever store.disk_bytes allows: a RocksDB that meets a full disk may end the process.
 constexpr uint64_t kIndexReserveBytes = 8_MiB;
@@ -341,9 +341,9 @@ void DiskFolder::CopyAside(const BlockKey& key, const DiskPlace& place) {
   const std::string folder = options_.path + "/quarantine";
   std::error_code error;
   fs::create_directories(folder, error);
-  const auto kept = std::distance(fs::directory_iterator(folder, error), fs::directory_iterator());
-  if (error || file == nullptr || kept >= kMostCopies) return;
+  const auto kept = static_cast<uint64_t>(std::distance(fs::directory_iterator(folder, error), fs::directory_iterator()));
   std::vector<std::byte> record(size_t{place.pages()} * kPageBytes);
+  if (error || file == nullptr || kept >= kMostCopies || (kept + 1) * record.size() > capacity_bytes_ / kCopiesShare) return;
   const MutableBytes part(record);
   if (!file->ReadAt(OffsetOf(place.page), std::span(&part, 1)).ok()) return;
   auto copy = files_.Open(fmt::format("{}/{}-{}", folder, place.page, key.ToHex()), false);

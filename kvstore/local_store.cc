@@ -82,8 +82,14 @@ uint32_t LocalStore::FindLive(const BlockKey& key) {
 
 size_t LocalStore::Lookup(std::span<const BlockKey> chain) {
   std::lock_guard lock(mutex_);
+  constexpr size_t kSlotsAhead = 16, kEntriesAhead = 8;
+  for (size_t i = 0; i < std::min(kSlotsAhead, chain.size()); ++i) index_.PrefetchSlot(chain[i]);
   size_t n = 0;
-  while (n < chain.size() && FindLive(chain[n]) != kNoBlock) ++n;
+  for (; n < chain.size(); ++n) {
+    if (n + kSlotsAhead < chain.size()) index_.PrefetchSlot(chain[n + kSlotsAhead]);
+    if (n + kEntriesAhead < chain.size()) index_.PrefetchEntry(chain[n + kEntriesAhead]);
+    if (FindLive(chain[n]) == kNoBlock) break;
+  }
   return n;
 }
 

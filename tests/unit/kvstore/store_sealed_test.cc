@@ -132,7 +132,7 @@ size_t CountHeld(BlockStore& store, const std::vector<TestBlock>& chain) {
 }
 
 TEST(SealedStore, NothingOfABlockIsReadableOnDisk) {
-  for (const std::string codec : {"none", "zstd", "lz4"}) {
+  for (const std::string codec : {"none", "zstd", "lz4", "planes"}) {
     TempFolder folder;
     BlockStoreConfig config = TestConfig(folder.path(), 0);
     config.key_file = WriteKeys(folder, "default " + kKeyA);
