@@ -104,7 +104,8 @@ TEST(MakeLoadTest, SharesNothingAndRepeats) {
   shape.seed = 8;
   EXPECT_NE(MakeLoad(1, 64, 9, shape)[0].prompt, load[0].prompt);
   shape.vocab = 300;
-  for (const TokenId token : MakeLoad(1, 200, 1, shape)[0].prompt) EXPECT_TRUE(token >= 0 && token < 300);
+  const auto small = MakeLoad(1, 200, 1, shape);
+  for (const TokenId token : small[0].prompt) EXPECT_TRUE(token >= 0 && token < 300);
   EXPECT_TRUE(MakeLoad(0, 4, 4, shape).empty());
 }
 
