@@ -132,6 +132,7 @@ Status StreamPath::TakeFrame(const FrameHeader& header, Bytes body) {
   if (header.type == FrameType::kData) return TakeReference(header, body);
   if (header.type == FrameType::kPong) return OkStatus();  // that it came is all
   if (header.type == FrameType::kPing) {
+    asked_ = true;
     AddOwned(MakeFrame({.type = FrameType::kPong}, ""));
     return OkStatus();
   }

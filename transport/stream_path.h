@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "transport/handshake.h"
@@ -62,6 +63,8 @@ class StreamPath {
     alive_.reset();
     silent_ = {};
   }
+  /// The other side has asked for a sign of life since the last call: it waits for something.
+  bool TakeAsked() { return std::exchange(asked_, false); }
   /// How long since anything moved either way, at the last Pulse.
   Duration silent() const { return silent_; }
 
@@ -113,6 +116,7 @@ class StreamPath {
   Duration silent_{};
   bool heard_ = false;            // since the last Pulse
   bool pinged_ = false;           // since it was heard
+  bool asked_ = false;
   int unsent_ = 0;                // bytes the other host had not taken at the last Pulse
 };
 

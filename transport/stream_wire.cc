@@ -24,6 +24,7 @@ constexpr size_t kMaxPathsOfAPeer = 128;  // dialled by either side
 constexpr Duration kRedial = std::chrono::milliseconds(500);  // between attempts to replace a broken path
 constexpr Duration kQuiet = std::chrono::seconds(1);           // between two warnings about strangers
 constexpr Duration kPulse = std::chrono::milliseconds(50);    // between looks at paths that should move
+constexpr Duration kBusyAfterPing = std::chrono::seconds(1), kRemind = std::chrono::seconds(1);
 constexpr Duration kSilence = std::chrono::milliseconds(600), kLively = std::chrono::milliseconds(200);
 constexpr std::string_view kAuto = "auto";
 
@@ -72,6 +73,7 @@ class StreamWire final : public Wire {
     const Port* port = nullptr;      // through which it was dialled, if it was, and
     std::string dialled;             // its address there
     Instant last_dial{};
+    Instant busy_until{}, remind_at{};
     size_t next_path = 0;            // takes the next turn to be filled first
   };
 
@@ -264,7 +266,12 @@ void StreamWire::TakePulses(Instant now) {
 }
 
 void StreamWire::TakePulses(Peer& peer, Instant now) {
-  const bool busy = host_.Busy(peer.paths.front()->peer());
+  // The other end may wait for an answer where this one has nothing left to do: its answers must not go into a hole, either.
+  for (StreamPath* path : peer.paths) {
+    if (path->TakeAsked()) peer.busy_until = now + kBusyAfterPing;
+  }
+  const WorkerId id = peer.paths.front()->peer();
+  const bool waits = host_.Busy(id), busy = waits || now < peer.busy_until;
   pulses_due_ = pulses_due_ || busy;
   StreamPath* silent = nullptr;
   bool lively = false;
@@ -273,6 +280,12 @@ void StreamWire::TakePulses(Peer& peer, Instant now) {
     if (busy && path->silent() >= kSilence && (silent == nullptr || path->silent() > silent->silent())) silent = path;
     lively = lively || path->silent() < kLively;
   }
+  // What was asked or answered may have gone into a hole that nobody knew of yet: as if a path had broken that nothing was on.
+  if (waits && now >= peer.remind_at) {
+    if (peer.remind_at != Instant()) host_.OnPathLost(id, kMaxPathsOfAPeer);
+    peer.remind_at = now + kRemind;
+  }
+  if (!waits) peer.remind_at = Instant();
   if (silent != nullptr && lively) Close(*silent, UnavailableError("nothing came through for {:.1f} s", ToSeconds(silent->silent())));
 }
 

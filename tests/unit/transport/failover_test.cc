@@ -32,7 +32,7 @@ class Failover : public ::testing::Test {
     size_t there = 0, back = 0;
     Ask(near, far, 1, random, &there);
     Ask(far, near, 2, random, &back);
-    const size_t moment = random.Below(std::max<size_t>(1, (there + back) / 3)), line = random.Below(2);
+    const size_t moment = random.Below(std::max<size_t>(1, (there + back) / 6)), line = random.Below(2);
     Outcome outcome;
     Instant moved = clock_.Now();
     size_t landed = 0;
@@ -101,11 +101,11 @@ TEST_F(Failover, AResetLineCostsNothingButTime) {
     const Outcome outcome = Try(1000 + trial, Break::kReset);
     ASSERT_TRUE(outcome.over) << "trial " << trial << " hangs";
     broken += outcome.broken;
-    stalls_ms.push_back(ToSeconds(outcome.longest_stall) * 1e3);
+    if (outcome.broken) stalls_ms.push_back(ToSeconds(outcome.longest_stall) * 1e3);
   }
-  EXPECT_GT(broken, trials / 2) << "most trials break a line";
+  ASSERT_GT(broken, trials / 5) << "many trials break a line before all is over";
   std::sort(stalls_ms.begin(), stalls_ms.end());
-  std::printf("%d trials, %d broken, stall p50 %.1f ms, p99 %.1f ms\n", trials, broken, stalls_ms[stalls_ms.size() / 2], stalls_ms[stalls_ms.size() * 99 / 100]);
+  std::printf("%d trials, %d broken, stall p50 %.1f ms, p99 %.1f ms\n", trials, broken, stalls_ms[stalls_ms.size() / 2], stalls_ms[(stalls_ms.size() - 1) * 99 / 100]);
 }
 
 TEST_F(Failover, ALineThatSwallowsEverythingIsGivenUp) {
