@@ -122,6 +122,7 @@ class SimWorker {
   std::vector<uint32_t> rows_;  // of the view: indices of sequences_
   SchedulePlan plan_;
   std::vector<Run> runs_;
+  uint64_t steps_ = 0;
   bool in_step_ = false;
   double step_s_ = 0, busy_s_ = 0;
   uint64_t preemptions_ = 0;
