@@ -62,6 +62,15 @@ class LoadRun {
   LoadReport report_;
 };
 
+/// A size that the server tells, where it tells one; false if it is none.
+bool ReadSize(const nlohmann::json& model, const char* name, uint32_t& out) {
+  const auto it = model.find(name);
+  if (it == model.end()) return true;
+  if (!it->is_number_unsigned() || it->get<uint64_t>() == 0 || it->get<uint64_t>() > INT32_MAX) return false;
+  out = it->get<uint32_t>();
+  return true;
+}
+
 /// The served model's sizes, which made-up prompts must respect.
 Status AskModel(HttpApiClient& client, kj::AsyncIoContext& io, LoadShape& shape) {
   auto answer = client.Get("/v1/models").wait(io.waitScope);
@@ -71,8 +80,10 @@ Status AskModel(HttpApiClient& client, kj::AsyncIoContext& io, LoadShape& shape)
   if (!json.is_object() || !json.contains("data") || !json["data"].is_array() || json["data"].empty()) {
     return UnavailableError("/v1/models did not list a model");
   }
-  shape.vocab = json["data"][0].value("vocab_size", shape.vocab);
-  shape.max_positions = json["data"][0].value("max_model_len", shape.max_positions);
+  const auto& model = json["data"][0];
+  if (!model.is_object() || !ReadSize(model, "vocab_size", shape.vocab) || !ReadSize(model, "max_model_len", shape.max_positions)) {
+    return UnavailableError("/v1/models lists a model whose sizes make no sense: {}", model.dump().substr(0, 200));
+  }
   return OkStatus();
 }
 

@@ -7,22 +7,27 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "app/bench_store_remote.h"
 #include "app/cli.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "kvstore/block_record.h"
 #include "kvstore/block_store.h"
+#include "kvstore/tier_ledger.h"
 
 namespace baton {
 namespace {
 
 struct BenchStoreCommand {
-  std::string path, compression = "none";
+  std::string path, compression = "none", key_file, transport = "shm";
   uint64_t bytes = 512ull << 20, block_bytes = 1474560, group = 8;
   uint32_t repeats = 5;
+  uint64_t keys = 0;
   bool json = false;
 };
 
@@ -188,6 +193,7 @@ class StoreBench {
     BlockStoreConfig config;
     config.path = folder;
     config.compression = c_.compression;
+    config.key_file = c_.key_file;
     config.memory_bytes = 64_MiB + c_.block_bytes;
     config.disk_bytes = 2 * c_.bytes + 64_MiB;
     for (const bool sync : {false, true}) {
@@ -229,11 +235,47 @@ void PrintRow(const BenchStoreCommand& c, const Row& row) {
   }
 }
 
+uint64_t ResidentBytes() {
+  std::ifstream file("/proc/self/statm");
+  uint64_t pages = 0, resident = 0;
+  file >> pages >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+/// What the books of so many blocks on disk take, in chains of a thousand.
+void PrintKeys(const BenchStoreCommand& c) {
+  const uint64_t before = ResidentBytes();
+  BlockIndex index;
+  TierLedger disk(std::move(MakeCachePolicy("cost")).value());
+  BlockKey parent;
+  for (uint64_t i = 0; i < c.keys; ++i) {
+    const auto depth = static_cast<uint32_t>(i % 1000);
+    if (depth == 0) parent.bytes = Sha256(std::as_bytes(std::span(&i, 1)));
+    BlockKey key = parent;
+    const uint64_t scrambled = Xxh3_64(std::as_bytes(std::span(&i, 1)));
+    std::memcpy(key.bytes.data(), &scrambled, sizeof scrambled);
+    const uint32_t id = index.Intern(key);
+    if (!index.Link(id, parent, depth)) continue;
+    index[id].disk = {static_cast<uint32_t>(i), kPageBytes, 1, 0};
+    disk.Add(id, {key.Prefix64(), index[id].parent, depth, 2 * kPageBytes});
+    parent = key;
+  }
+  const double bytes = static_cast<double>(ResidentBytes() - before);
+  if (c.json) {
+    std::printf("%s\n", nlohmann::ordered_json{{"op", "keys"}, {"keys", c.keys}, {"bytes", bytes}}.dump().c_str());
+  } else {
+    std::printf("%-14s %9.0f MB for %llu keys   %.0f bytes a key\n", "keys", bytes / 1e6, static_cast<unsigned long long>(c.keys), bytes / static_cast<double>(c.keys));
+  }
+}
+
 int RunBenchStore(const BenchStoreCommand& c) {
   if (c.bytes < c.block_bytes) return Fail(InvalidError("--bytes {} is less than one block of --block-bytes {}", c.bytes, c.block_bytes));
   std::error_code error;
   std::filesystem::create_directories(c.path, error);
   if (error) return Fail(InvalidError("cannot make the folder {}: {}", c.path, error.message()));
+  const auto remote = BenchRemoteGet(c.transport, 1_MiB, std::min<uint64_t>(c.bytes, 256_MiB), c.repeats);  // forks: before there are threads
+  if (!remote.ok()) return Fail(remote.status());
+  PrintRow(c, {"get_other_proc", "memcpy", remote->get_mb_per_s, remote->memcpy_mb_per_s});
   StoreBench bench(c);
   if (const Status status = bench.Run(); !status.ok()) return Fail(status);
   for (const Row& row : bench.rows()) PrintRow(c, row);
@@ -245,6 +287,7 @@ int RunBenchStore(const BenchStoreCommand& c) {
   } else {
     std::printf("%-14s %9.1f us of %zu blocks   wanted %.0f us\n", "lookup", bench.lookup_us(), bench.lookup_blocks(), kLookupLimitUs);
   }
+  if (c.keys > 0) PrintKeys(c);
   return 0;
 }
 
@@ -259,7 +302,10 @@ void AddBenchStoreCommand(CLI::App& bench, CommandContext& context) {
   app->add_option("--block-bytes", c.block_bytes, "bytes of a block; 1474560 is SmolLM2-135M's with 64 tokens in f16")
       ->check(CLI::Range(uint64_t{64}, uint64_t{1} << 29));
   app->add_option("--group", c.group, "blocks of a synced batch")->check(CLI::Range(1, 1000000));
-  app->add_option("--compression", c.compression, "none, zstd or lz4");
+  app->add_option("--compression", c.compression, "none, zstd, lz4 or planes");
+  app->add_option("--key-file", c.key_file, "seals the blocks on disk (store.key_file)");
+  app->add_option("--transport", c.transport, "transport to the other process")->check(CLI::IsMember({"shm", "tcp"}));
+  app->add_option("--keys", c.keys, "also measures the memory of the books of so many blocks on disk; 0: no")->check(CLI::Range(uint64_t{0}, uint64_t{100'000'000}));
   app->add_option("--repeats", c.repeats, "rounds; medians are printed")->check(CLI::Range(1, 1000));
   app->add_flag("--json", c.json, "one JSON object a line");
   app->callback([command, &context] { context.exit_code = RunBenchStore(*command); });

@@ -64,7 +64,7 @@ int RunChat(const ChatCommand& c) {
     if (line.empty()) continue;
     if (line == "/quit" || line == "/exit") break;
     if (line == "/stats") {
-      if (c.json) std::printf("%s\n", StatsJson(last).dump().c_str());
+      if (c.json) std::printf("%s\n", StatsJson(last).dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
       else PrintStats(last);
       continue;
     }

@@ -1,5 +1,7 @@
 #include "app/cli.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -38,23 +40,34 @@ int Fail(const Status& status) {
 
 namespace {
 
+/// The word of the line that `app` does not know: where a subcommand is due the first that is none, else the first such flag.
+std::string UnknownWord(const CLI::App& app, const CommandLine& line, const std::vector<std::string>& known, const std::vector<std::string>& path) {
+  const bool wants_subcommand = !app.get_subcommands({}).empty();
+  for (const std::string& word : line.arguments) {
+    const bool is_flag = word.rfind("--", 0) == 0;
+    const std::string name = word.substr(0, word.find('='));
+    const auto among = [&name](const std::vector<std::string>& names) { return std::find(names.begin(), names.end(), name) != names.end(); };
+    if (is_flag != wants_subcommand && !among(known) && !among(path)) return name;
+  }
+  return "";
+}
+
 /// CLI11's message, and the nearest command or flag where the word is unknown.
 int WrongUsage(const CLI::App& app, const CommandLine& line, const CLI::ParseError& error) {
   std::fprintf(stderr, "baton: %s\n", error.what());
   const CLI::App* shown = &app;
-  if (!app.get_subcommands().empty()) shown = app.get_subcommands().front();
+  std::vector<std::string> path = {"baton"};
+  while (!shown->get_subcommands().empty()) {
+    shown = shown->get_subcommands().front();
+    path.push_back(shown->get_name());
+  }
   std::vector<std::string> known;
   for (const CLI::App* sub : shown->get_subcommands({})) known.push_back(sub->get_name());
   for (const CLI::Option* option : shown->get_options()) known.push_back("--" + option->get_single_name());
-  for (const std::string& word : line.arguments) {
-    const std::string name = word.substr(0, word.find('='));
-    if (std::find(known.begin(), known.end(), name) != known.end() || name == shown->get_name()) continue;
-    const std::string near = NearestName(name, known);
-    if (!near.empty()) std::fprintf(stderr, "Did you mean \"%s\"?\n", near.c_str());
-    break;
-  }
-  const std::string path = shown == &app ? "baton" : "baton " + shown->get_name();
-  std::fprintf(stderr, "`%s --help` lists what there is.\n", path.c_str());
+  const std::string word = UnknownWord(*shown, line, known, path);
+  const std::string near = word.empty() ? "" : NearestName(word, known);
+  if (!near.empty()) std::fprintf(stderr, "Did you mean \"%s\"?\n", near.c_str());
+  std::fprintf(stderr, "`%s --help` lists what there is.\n", fmt::format("{}", fmt::join(path, " ")).c_str());
   return 2;
 }
 
@@ -85,6 +98,8 @@ int RunProgram(const CommandLine& line) {
   bench->require_subcommand(1);
   AddBenchEngineCommand(*bench, context);
   AddBenchLoadCommand(*bench, context);
+  AddBenchPolicyCommand(*bench, context);
+  AddBenchMembersCommand(*bench, context);
   AddBenchRouterCommand(*bench, context);
   AddBenchStoreCommand(*bench, context);
   AddBenchTransferCommand(*bench, context);

@@ -44,9 +44,13 @@ void AddTopCommand(CLI::App& program, CommandContext& context);
 void AddDoctorCommand(CLI::App& program, CommandContext& context);
 void AddConfigCommand(CLI::App& program, CommandContext& context);
 void AddVersionCommand(CLI::App& program, CommandContext& context);
+// Below `store`:
+void AddStoreExplainCommand(CLI::App& store, CommandContext& context);
 // Below `bench`:
 void AddBenchEngineCommand(CLI::App& bench, CommandContext& context);
 void AddBenchLoadCommand(CLI::App& bench, CommandContext& context);
+void AddBenchPolicyCommand(CLI::App& bench, CommandContext& context);
+void AddBenchMembersCommand(CLI::App& bench, CommandContext& context);
 void AddBenchRouterCommand(CLI::App& bench, CommandContext& context);
 void AddBenchStoreCommand(CLI::App& bench, CommandContext& context);
 void AddBenchTransferCommand(CLI::App& bench, CommandContext& context);

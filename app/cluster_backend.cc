@@ -12,8 +12,10 @@ namespace {
 
 constexpr kj::Duration kRetry = 50 * kj::MILLISECONDS;
 constexpr kj::Duration kMetricsTimeout = 1 * kj::SECONDS;
-constexpr kj::Duration kRouteTimeout = 2 * kj::SECONDS;  // a route is a decision in memory: silence means that the coordinator hangs
-constexpr uint32_t kMaxMoves = 16;
+constexpr kj::Duration kAskTimeout = 2 * kj::SECONDS;  // answers from memory: silence means that the coordinator hangs
+constexpr kj::Duration kCheckInterval = 100 * kj::MILLISECONDS;
+constexpr kj::Duration kLongestRetry = 1 * kj::SECONDS;
+constexpr uint32_t kMaxDeaths = 16; // workers that died under one request: it may be what kills them
 
 }  // namespace
 
@@ -68,8 +70,14 @@ class ClusterBackend::Generation final : public GenerationHandle {
   kj::Promise<void> Attempt();
   kj::Promise<void> OnRouted(RouteAnswer answer);
   kj::Promise<void> GenerateAt(MemberInfo decode, wire::Plan::Reader plan);
-  kj::Promise<void> Again(const Status& status, double retry_after_s, kj::Maybe<WorkerId> failed);
+  kj::Promise<void> Again(const Status& status, double retry_after_s, kj::Maybe<WorkerId> failed, double patience_s);
+  kj::Promise<void> Again(const Status& status, double retry_after_s, kj::Maybe<WorkerId> failed) {
+    return Again(status, retry_after_s, failed, backend_.config_.give_up_after_s);
+  }
+  kj::Promise<void> Died(const Status& status, WorkerId worker);
+  kj::Duration Pause();
   bool Complete();
+  double Left() const;
   void OnRoute(const RequestStats& stats);
   void OnToken(const TokenEvent& event);
   void OnEnd(FinishReason reason, const RequestStats& stats);
@@ -84,7 +92,7 @@ class ClusterBackend::Generation final : public GenerationHandle {
   const Instant begin_;
   Instant first_token_{}, waiting_since_{};
   std::vector<WorkerId> avoid_;
-  uint32_t sent_ = 0, moves_ = 0;
+  uint32_t sent_ = 0, moves_ = 0, deaths_ = 0, pauses_ = 0;
   TokenId last_ = -1;
   std::string reason_;
   RequestStats known_;
@@ -95,6 +103,10 @@ class ClusterBackend::Generation final : public GenerationHandle {
 
 kj::Promise<void> ClusterBackend::Generation::Attempt() {
   if (Complete()) return kj::READY_NOW;
+  if (request_.deadline_s > 0 && Left() <= 0) {
+    Error(DeadlineError("the request's deadline of {} s passed after {} tokens", request_.deadline_s, sent_), 0);
+    return kj::READY_NOW;
+  }
   KJ_IF_MAYBE(coordinator, backend_.session_.coordinator()) {
     auto call = coordinator->routeRequest();
     auto query = call.initQuery();
@@ -109,7 +121,10 @@ kj::Promise<void> ClusterBackend::Generation::Attempt() {
     for (uint32_t i = 0; i < avoid_.size(); ++i) avoid.set(i, avoid_[i].value);
     query.setMoved(sent_ > 0 || moves_ > 0);
     const Instant asked = backend_.clock_.Now();
-    return backend_.timer_.timeoutAfter(kRouteTimeout, kj::Promise<RouteAnswer>(call.send())).then(
+    // The request may have to wait for its turn there, but not for a coordinator that the heartbeats have given up.
+    auto answer = kj::Promise<RouteAnswer>(call.send()).exclusiveJoin(backend_.CoordinatorLost<RouteAnswer>());
+    const kj::Duration limit = static_cast<int64_t>(backend_.config_.give_up_after_s * 1e9) * kj::NANOSECONDS;
+    return backend_.timer_.timeoutAfter(limit, kj::mv(answer)).then(
         [this, asked](RouteAnswer answer) {
           backend_.meters_->route_s.Observe(ToSeconds(backend_.clock_.Now() - asked));
           return OnRouted(kj::mv(answer));
@@ -122,8 +137,10 @@ kj::Promise<void> ClusterBackend::Generation::Attempt() {
 kj::Promise<void> ClusterBackend::Generation::OnRouted(RouteAnswer answer) {
   const Status status = ReadStatus(answer.getStatus());
   if (!status.ok()) {
-    // A new request gets the coordinator's answer; one that has begun waits for a worker to come back.
-    if (moves_ > 0 && status.code() == StatusCode::kUnavailable) return Again(status, answer.getRetryAfterS(), nullptr);
+    // One that has begun waits for a worker to come back, a new one not so long.
+    if (status.code() == StatusCode::kUnavailable) {
+      return Again(status, answer.getRetryAfterS(), nullptr, moves_ > 0 ? backend_.config_.give_up_after_s : backend_.config_.wait_for_workers_s);
+    }
     Error(status, answer.getRetryAfterS());
     return kj::READY_NOW;
   }
@@ -144,7 +161,9 @@ kj::Promise<void> ClusterBackend::Generation::GenerateAt(MemberInfo decode, wire
     if (receiver_.get() != nullptr) receiver_->owner = nullptr;
     receiver_ = kj::refcounted<Receiver>(this);
     auto call = (*peer)->decode.generateRequest();
-    WriteRequest(request_, root_, call.initRequest());
+    GenerateRequest request = request_;
+    if (request.deadline_s > 0) request.deadline_s = Left();
+    WriteRequest(request, root_, call.initRequest());
     call.setPrefill(plan.getPrefill());
     call.setSink(kj::addRef(*receiver_));
     auto sent = (*peer)->Guard(kj::Promise<capnp::Response<wire::Decode::GenerateResults>>(call.send()));
@@ -159,12 +178,22 @@ kj::Promise<void> ClusterBackend::Generation::GenerateAt(MemberInfo decode, wire
             default: return Again(status, 1, worker);
           }
         },
-        [this, worker](kj::Exception&& e) { return Again(StatusFromException(e), 1, worker); });
+        [this, worker](kj::Exception&& e) { return Died(StatusFromException(e), worker); });
   });
 }
 
+kj::Promise<void> ClusterBackend::Generation::Died(const Status& status, WorkerId worker) {
+  if (ended_) return kj::READY_NOW;
+  if (++deaths_ < kMaxDeaths) return Again(status, 1, worker);
+  Error(InternalError("{} workers died while they ran this request; it is not tried again. The last: {}", deaths_, status.message()), 0);
+  return kj::READY_NOW;
+}
+
+/// Twice as long each time in a row, so that workers that are full or gone are not asked twenty times a second by everybody.
+kj::Duration ClusterBackend::Generation::Pause() { return std::min(kLongestRetry, kRetry * (1 << std::min(pauses_++, 8u))); }
+
 /// Goes on elsewhere, or gives up when nobody could be found for too long.
-kj::Promise<void> ClusterBackend::Generation::Again(const Status& status, double retry_after_s, kj::Maybe<WorkerId> failed) {
+kj::Promise<void> ClusterBackend::Generation::Again(const Status& status, double retry_after_s, kj::Maybe<WorkerId> failed, double patience_s) {
   if (receiver_.get() != nullptr) receiver_->owner = nullptr;
   const Instant now = backend_.clock_.Now();
   bool wait = true;
@@ -174,20 +203,20 @@ kj::Promise<void> ClusterBackend::Generation::Again(const Status& status, double
       avoid_.push_back(*worker);
       wait = false;
     }
-    if (++moves_ > kMaxMoves) {
-      Error(status.WithContext(fmt::format("{} workers failed this request", moves_)), retry_after_s);
-      return kj::READY_NOW;
-    }
+    ++moves_;
     backend_.meters_->moves.Increment();
   }
   if (waiting_since_ == Instant{}) waiting_since_ = now;
-  if (ToSeconds(now - waiting_since_) > backend_.config_.give_up_after_s) {
+  if (ToSeconds(now - waiting_since_) > patience_s) {
     Error(status, std::max(retry_after_s, 1.0));
     return kj::READY_NOW;
   }
   if (!wait) return kj::evalLater([this]() { return Attempt(); });
-  return backend_.timer_.afterDelay(kRetry).then([this]() { return Attempt(); });
+  return backend_.timer_.afterDelay(Pause()).then([this]() { return Attempt(); });
 }
+
+/// Of the client's deadline, whatever was tried so far: 0 or below when it has passed.
+double ClusterBackend::Generation::Left() const { return request_.deadline_s - ToSeconds(backend_.clock_.Now() - begin_); }
 
 /// True when all tokens had come and only the word of the end was lost.
 bool ClusterBackend::Generation::Complete() {
@@ -217,6 +246,7 @@ void ClusterBackend::Generation::OnToken(const TokenEvent& event) {
   if (ended_) return;
   if (sent_ == 0) first_token_ = backend_.clock_.Now();
   waiting_since_ = Instant{};
+  pauses_ = 0;
   ++sent_;
   last_ = event.token;
   request_.prompt.push_back(event.token);
@@ -255,6 +285,11 @@ void ClusterBackend::Generation::Tell(bool ok) {
     call.setPromptTokens(static_cast<uint32_t>(asked_tokens_));
     call.setCachedTokens(known_.cached_tokens);
     call.setOk(ok);
+    call.setQueueS(known_.queue_s);
+    call.setPrefillS(known_.prefill_s);
+    call.setDecodeS(known_.decode_s);
+    call.setGeneratedTokens(sent_);
+    call.setMoves(moves_);
     call.send().ignoreResult().detach([](kj::Exception&&) {});  // a lost word costs one sample
   }
 }
@@ -268,6 +303,7 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config, kj::Timer& timer, co
       peers_(peers),
       session_(session),
       members_(members),
+      caches_(*this, timer, clock, peers, members),
       meters_(std::make_unique<Meters>(metrics)),
       readiness_(UnavailableError("loading: no worker has joined yet")) {}
 
@@ -304,6 +340,15 @@ kj::Promise<void> ClusterBackend::LearnModel() {
   return kj::READY_NOW;
 }
 
+/// Fails once the session has lost the coordinator that it has now.
+template <typename T>
+kj::Promise<T> ClusterBackend::CoordinatorLost() {
+  return timer_.afterDelay(kCheckInterval).then([this]() -> kj::Promise<T> {
+    if (!session_.connected()) return KJ_EXCEPTION(DISCONNECTED, "its heartbeats are not answered");
+    return CoordinatorLost<T>();
+  });
+}
+
 std::unique_ptr<GenerationHandle> ClusterBackend::Generate(GenerateRequest request, GenerationSink& sink) {
   return std::make_unique<Generation>(*this, std::move(request), sink);
 }
@@ -317,24 +362,41 @@ Status ClusterBackend::Health() {
   return session_.connected() ? UnavailableError("no prefill or decode worker is alive") : UnavailableError("the coordinator cannot be reached");
 }
 
-kj::Promise<std::string> ClusterBackend::ClusterJson() {
-  KJ_IF_MAYBE(coordinator, session_.coordinator()) {
-    return coordinator->clusterJsonRequest().send().then([](capnp::Response<wire::Coordinator::ClusterJsonResults> r) { return ToString(r.getJson()); });
-  }
-  return std::string("{}");
+/// What the coordinator answers to `ask`, or why nobody does: a coordinator that hangs is no reason for a client to.
+template <typename T, typename Ask>
+kj::Promise<T> ClusterBackend::AskCoordinator(Ask ask) {
+  KJ_IF_MAYBE(coordinator, session_.coordinator()) { return CatchAsStatus(timer_.timeoutAfter(kAskTimeout, kj::Promise<T>(ask(*coordinator)))); }
+  return T(UnavailableError("the coordinator cannot be reached"));
 }
 
-kj::Promise<std::string> ClusterBackend::ExplainRoute(std::vector<TokenId> prompt, std::string tenant) {
-  KJ_IF_MAYBE(coordinator, session_.coordinator()) {
-    auto call = coordinator->explainRouteRequest();
+kj::Promise<Result<std::string>> ClusterBackend::ClusterJson() {
+  return AskCoordinator<Result<std::string>>([](wire::Coordinator::Client& coordinator) {
+    return coordinator.clusterJsonRequest().send().then([](capnp::Response<wire::Coordinator::ClusterJsonResults> r) { return Result<std::string>(ToString(r.getJson())); });
+  });
+}
+
+kj::Promise<Result<std::string>> ClusterBackend::ExplainRoute(std::vector<TokenId> prompt, uint32_t max_tokens, std::string tenant) {
+  return AskCoordinator<Result<std::string>>([&](wire::Coordinator::Client& coordinator) {
+    auto call = coordinator.explainRouteRequest();
     auto query = call.initQuery();
     const std::vector<BlockKey> keys = KeyChain(RootOf(tenant), prompt, std::max(1u, identity_.block_tokens));
     WriteKeys(keys, query.initKeys(static_cast<uint32_t>(keys.size())));
     query.setPromptTokens(static_cast<uint32_t>(prompt.size()));
+    query.setMaxTokens(max_tokens);
     query.setTenant(tenant);
-    return call.send().then([](capnp::Response<wire::Coordinator::ExplainRouteResults> r) { return ToString(r.getJson()); });
-  }
-  return std::string("{}");
+    return call.send().then([](capnp::Response<wire::Coordinator::ExplainRouteResults> r) { return Result<std::string>(ToString(r.getJson())); });
+  });
+}
+
+kj::Promise<Result<std::string>> ClusterBackend::ExplainRequest(RequestId request) {
+  return AskCoordinator<Result<std::string>>([request](wire::Coordinator::Client& coordinator) {
+    auto call = coordinator.explainRequestRequest();
+    call.setRequestId(request.value);
+    return call.send().then([](capnp::Response<wire::Coordinator::ExplainRequestResults> r) -> Result<std::string> {
+      RETURN_IF_ERROR(ReadStatus(r.getStatus()));
+      return ToString(r.getJson());
+    });
+  });
 }
 
 kj::Promise<MetricsPage> ClusterBackend::MetricsOf(const MemberInfo& member) {
@@ -358,13 +420,32 @@ kj::Promise<std::string> ClusterBackend::MetricsText() {
   return kj::joinPromises(pages.releaseAsArray()).then([](kj::Array<MetricsPage> all) { return MergeMetrics({all.begin(), all.end()}); });
 }
 
+kj::Promise<Result<HeldBlocks>> ClusterBackend::HoldCache(CacheRecord record, HoldMode mode) {
+  if (!readiness_.ok()) return Result<HeldBlocks>(readiness_);  // without the model's identity no key is right
+  const BlockKey root = RootOf(record.tenant);
+  return caches_.Hold(std::move(record), root, mode);
+}
+
+kj::Promise<Result<std::string>> ClusterBackend::ExplainCache(std::vector<TokenId> tokens, std::string tenant) {
+  if (!readiness_.ok()) return Result<std::string>(readiness_);
+  return caches_.Explain(std::move(tokens), RootOf(tenant));
+}
+
 kj::Promise<Status> ClusterBackend::Drain(WorkerId worker) {
-  KJ_IF_MAYBE(coordinator, session_.coordinator()) {
-    auto call = coordinator->drainRequest();
+  return AskCoordinator<Status>([worker](wire::Coordinator::Client& coordinator) {
+    auto call = coordinator.drainRequest();
     call.setWorker(worker.value);
-    return CatchAsStatus(call.send().then([](capnp::Response<wire::Coordinator::DrainResults> r) { return ReadStatus(r.getStatus()); }));
-  }
-  return Status(UnavailableError("the coordinator cannot be reached"));
+    return call.send().then([](capnp::Response<wire::Coordinator::DrainResults> r) { return ReadStatus(r.getStatus()); });
+  });
+}
+
+kj::Promise<Status> ClusterBackend::SetRole(WorkerId worker, std::string role) {
+  return AskCoordinator<Status>([worker, &role](wire::Coordinator::Client& coordinator) {
+    auto call = coordinator.roleRequest();
+    call.setWorker(worker.value);
+    call.setRole(role);
+    return call.send().then([](capnp::Response<wire::Coordinator::RoleResults> r) { return ReadStatus(r.getStatus()); });
+  });
 }
 
 }  // namespace baton

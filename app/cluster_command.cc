@@ -1,6 +1,8 @@
 // `baton cluster` (one rank of a cluster, under mpirun or joining one) and `baton serve` (all roles in one process).
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "app/cli.h"
 #include "app/config.h"
 #include "app/mpi_launch.h"
@@ -10,6 +12,8 @@
 
 namespace baton {
 namespace {
+
+constexpr double kSettleS = 1;  // workers look for their coordinator ten times a second
 
 struct ClusterCommand {
   std::string config_file, model, join, role = "decode";
@@ -28,7 +32,12 @@ Result<LoadedConfig> Load(const ClusterCommand& c, const CommandLine& line) {
 }
 
 Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
-  const Config& config = loaded.config;
+  Config config = loaded.config;
+  RETURN_IF_ERROR(ResolveHost(&config));
+  if (config.cluster.key.empty() && !OnLoopback(config)) {
+    return InvalidError("a worker that other machines reach needs the cluster's key to join: start the cluster with cluster.key (BATON_CLUSTER_KEY) set, "
+                        "and give it here, too");
+  }
   ASSIGN_OR_RETURN(const PeerAddress coordinator, ParsePeerAddress(config.cluster.join));
   ASSIGN_OR_RETURN(std::vector<std::string> roles, ParseRoles(role));
   if (config.transport.kind == "mpi" || config.transport.kind == "local") {
@@ -38,7 +47,17 @@ Status RunJoining(const LoadedConfig& loaded, const std::string& role) {
   gethostname(host, sizeof host - 1);
   const std::string name = config.cluster.name.empty() ? fmt::format("{}-{}", host, getpid()) : config.cluster.name;
   RETURN_IF_ERROR(StartLogging(config, name));
-  Rank rank({config, roles, name});
+  RankSetup setup;
+  // The coordinator is at the address that everybody joins: the first of a cluster without MPI, or the successor of one that died.
+  if (std::find(roles.begin(), roles.end(), "coordinator") != roles.end()) {
+    config.cluster.bind_host = coordinator.host;
+    setup.listen_port = coordinator.port;
+    setup.settle_s = kSettleS;
+  }
+  setup.config = config;
+  setup.roles = roles;
+  setup.name = name;
+  Rank rank(std::move(setup));
   RETURN_IF_ERROR(rank.Listen().status());
   return rank.Run(coordinator);
 }
@@ -82,8 +101,8 @@ void AddClusterCommand(CLI::App& program, CommandContext& context) {
   app->add_option("--config", c.config_file, "YAML file; the same on every rank");
   app->add_option("--model", c.model, "GGUF file or folder of safetensors");
   CLI::Option* port = app->add_option("--port", c.port, "port of the gateway; 0: any free one")->check(CLI::Range(0, 65535));
-  app->add_option("--join", c.join, "HOST:PORT of a running cluster's coordinator");
-  app->add_option("--role", c.role, "with --join: roles joined by +, for example prefill+decode");
+  app->add_option("--join", c.join, "HOST:PORT of a running cluster's coordinator; with the role coordinator: the address it takes");
+  app->add_option("--role", c.role, "with --join: roles joined by +, for example prefill+decode, or coordinator in place of one that died");
   app->callback([command, port, &context] {
     command->port_given = port->count() > 0;
     context.exit_code = RunCluster(*command, context.line);

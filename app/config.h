@@ -19,30 +19,33 @@ struct ModelOptions {
 struct ClusterOptions {
   std::vector<std::string> roles = {"coordinator+gateway", "store", "prefill", "decode"};
   std::string bind_host = "127.0.0.1", join, name, key;
-  double heartbeat_s = 0.2, dead_after_s = 1.2, connect_timeout_s = 10;
+  double heartbeat_s = 0.2, dead_after_s = 1.2, stuck_after_s = 30, connect_timeout_s = 10;
 };
 struct GatewayOptions {
-  std::string host = "127.0.0.1", admin_key;
-  std::vector<std::string> api_keys;
+  std::string host = "127.0.0.1", admin_key, tenant_secret;
+  std::vector<std::string> api_keys, tenants;
   uint32_t port = 8000, max_connections = 4096;
   uint64_t max_body_bytes = 16ull << 20;
-  double drain_timeout_s = 20;
+  double drain_timeout_s = 20, cache_ttl_s = 3600, wait_for_cluster_s = 30;
 };
 struct EngineOptions {
-  uint32_t max_running = 64, max_waiting = 1024, step_token_budget = 512, prefill_chunk_tokens = 256;
+  uint32_t max_running = 64, max_waiting = 1024, step_token_budget = 512, prefill_chunk_tokens = 256, speculative_tokens = 8;
+  double prefill_slowdown = 2.5;
   uint64_t kv_bytes = 512ull << 20;
 };
 struct StoreOptions {
-  std::string path, compression = "none", policy = "lru";
-  uint64_t memory_bytes = 256ull << 20, disk_bytes = 8ull << 30;
+  std::string path, compression = "none", policy = "cost", key_file;
+  uint64_t memory_bytes = 256ull << 20, disk_bytes = 8ull << 30, tenant_bytes = 0, tenant_hold_bytes = 0;
   double ttl_s = 0;
+  uint64_t scrub_bytes_per_s = 8ull << 20;
 };
 struct TransportOptions {
   std::string kind = "auto";
   double transfer_timeout_s = 20;
 };
 struct RouterOptions {
-  uint32_t local_prefill_tokens = 64;
+  uint32_t local_prefill_tokens = 64, tenant_in_flight = 0;
+  double max_wait_s = 20, hold_above_s = 0.1;
   std::string policy = "cost";
 };
 struct LogOptions {

@@ -15,7 +15,7 @@ std::string YamlValue(const Option& option) {
   const std::string text = OptionText(option);
   if (option.secret && !text.empty()) return "\"(hidden)\"";
   if (std::holds_alternative<std::vector<std::string>*>(option.target)) return "[" + text + "]";
-  return std::holds_alternative<std::string*>(option.target) ? nlohmann::json(text).dump() : text;
+  return std::holds_alternative<std::string*>(option.target) ? nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) : text;
 }
 
 std::string Range(const Option& option) {

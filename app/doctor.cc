@@ -17,6 +17,7 @@
 #include "app/build_info.h"
 #include "app/cli.h"
 #include "app/config.h"
+#include "app/transfer_bench.h"
 #include "base/bytes.h"
 #include "model/weights.h"
 #include "transport/transport.h"
@@ -131,6 +132,12 @@ Check CheckMpi() {
 #endif
 }
 
+bool HasRdmaDevice() {
+  std::error_code error;
+  const std::filesystem::path devices("/sys/class/infiniband");
+  return std::filesystem::is_directory(devices, error) && !std::filesystem::is_empty(devices, error);
+}
+
 Check CheckTransports(const Config& config) {
   std::string kinds;
   bool there = false;
@@ -138,13 +145,44 @@ Check CheckTransports(const Config& config) {
     kinds += (kinds.empty() ? "" : ", ") + std::string(kind);
     there = there || kind == config.transport.kind;
   }
-  std::error_code error;
-  const std::filesystem::path devices("/sys/class/infiniband");
-  const bool rdma = std::filesystem::is_directory(devices, error) && !std::filesystem::is_empty(devices, error);
+  const bool rdma = HasRdmaDevice();
   const std::string choice = config.transport.kind == "auto" ? "auto: shared memory between workers of one host, TCP between hosts" : config.transport.kind;
   return {"transports", there ? Verdict::kGood : Verdict::kBad,
           fmt::format("{} ({}); {}", choice, kinds, rdma ? "an RDMA device is there: transport.kind=ucx would use it" : "no RDMA device"),
           there ? "" : fmt::format("transport.kind is {}: take one of these", config.transport.kind)};
+}
+
+/// GB/s between two processes of this machine, now; 0 where it cannot be measured.
+double MeasuredGbPerS(const std::string& kind) {
+  TransferBench bench{.transport = kind, .depth = 8, .rounds = 3, .latencies = 1, .seconds = 0.03};
+  double measured = 0;
+  const auto send = [&](const PairEnd& end) {
+    const auto result = SendTransfers(bench, end);
+    if (result.ok()) measured = result->at("gb_per_s").get<double>();
+    return result.ok() ? 0 : 1;
+  };
+  const Result<int> code = RunForked(send, [&](const PairEnd& end) { return ReceiveTransfers(bench, end); });
+  return code.ok() ? measured : 0;
+}
+
+Check MeasureTransports(const Config& config) {
+  const bool rdma = HasRdmaDevice();
+  std::vector<std::string> kinds = {"shm", "tcp"};
+  if (rdma || config.transport.kind == "ucx") kinds.push_back("ucx");
+  std::string found;
+  bool all = true;
+  for (const std::string& kind : kinds) {
+    const double gb_per_s = MeasuredGbPerS(kind);
+    all = all && gb_per_s > 0;
+    found += gb_per_s > 0 ? fmt::format("{} {:.2f} GB/s, ", kind, gb_per_s) : fmt::format("{} does not work here, ", kind);
+  }
+  if (config.transport.kind == "auto") {
+    found += "auto takes shm on one host (one copy) and tcp between hosts";
+    found += rdma ? " (ucx is not chosen by itself: set transport.kind)" : " (there is no RDMA device for ucx)";
+  } else {
+    found += fmt::format("{} is taken, as transport.kind says", config.transport.kind);
+  }
+  return {"transfer speed", all ? Verdict::kGood : Verdict::kWarning, found, all ? "" : "`baton bench transfer --transport KIND` says why"};
 }
 
 Check CheckGpu(const Config& config) {
@@ -169,7 +207,7 @@ int RunDoctor(const DoctorCommand& command, const CommandLine& line) {
   const Config& config = loaded->config;
   static constexpr const char* kWords[] = {"ok", "warning", "failed"};
   bool bad = false;
-  for (const Check& check : {CheckCores(), CheckIsa(), CheckMemory(config), CheckFiles(), CheckMpi(), CheckTransports(config), CheckSharedMemory(),
+  for (const Check& check : {CheckCores(), CheckIsa(), CheckMemory(config), CheckFiles(), CheckMpi(), CheckTransports(config), MeasureTransports(config), CheckSharedMemory(),
                              CheckGpu(config), CheckPort(config), CheckDisk(config), CheckModel(config)}) {
     const char* word = kWords[static_cast<int>(check.verdict)];
     bad = bad || check.verdict == Verdict::kBad;

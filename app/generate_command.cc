@@ -10,7 +10,10 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "kvstore/file_layer.h"
+#include "gateway/stop_matcher.h"
 #include "model/detokenizer.h"
+#include "model/grammar/grammar_text.h"
 #include "worker/engine.h"
 
 namespace baton {
@@ -21,32 +24,32 @@ struct GenerateCommand {
   PromptInput prompt;
   GenerateRequest request;
   std::vector<std::string> stop;
+  std::string json_schema, grammar_file;
   bool seed_given = false, json = false;
+  uint32_t speculative_tokens = EngineConfig().speculative_tokens;
 };
 
 /// Collects the one answer: tokens to text, and the first stop string in it.
 class AnswerText final : public EngineListener {
  public:
   AnswerText(std::shared_ptr<const Tokenizer> tokenizer, const std::vector<std::string>& stop, bool print)
-      : decoder_(std::move(tokenizer), true), stop_(stop), print_(print) {
-    for (const std::string& s : stop) longest_stop_ = std::max(longest_stop_, s.size());
-  }
+      : decoder_(std::move(tokenizer), true), matcher_(stop), print_(print) {}
   void OnToken(RequestId, const TokenEvent& event) override {
-    if (stopped_) return;
+    if (stopped()) return;
     events.push_back(event);
     Add(decoder_.Push(event.token));
   }
   void OnEnd(RequestId, FinishReason why, const RequestStats& final_stats, const Status& final_status) override {
-    if (!stopped_) Add(decoder_.Finish());
-    Print(text.size());
-    reason = stopped_ ? FinishReason::kStop : why;
+    if (!stopped()) Add(decoder_.Finish());
+    if (!stopped()) Show(matcher_.Finish());
+    reason = stopped() ? FinishReason::kStop : why;
     stats = final_stats;
-    if (!stopped_) status = final_status;
+    if (!stopped()) status = final_status;
   }
   void OnSealed(RequestId, SealedBlock) override {}  // the request does not use the pool
   void OnLayer(RequestId, uint32_t, uint32_t, uint32_t, const std::vector<BlockId>&) override {}
 
-  bool stopped() const { return stopped_; }
+  bool stopped() const { return matcher_.matched(); }
   std::vector<TokenEvent> events;
   std::string text;
   FinishReason reason = FinishReason::kNone;
@@ -54,38 +57,26 @@ class AnswerText final : public EngineListener {
   Status status;
 
  private:
-  void Add(const std::string& piece) {
-    const size_t from = text.size() - std::min(text.size(), longest_stop_);
-    text += piece;
-    size_t end = std::string::npos;
-    for (const std::string& s : stop_) end = std::min(end, text.find(s, from));
-    if (end != std::string::npos) {
-      text.resize(end);
-      stopped_ = true;
-    }
-    // What may still turn out to begin a stop string is not shown yet.
-    Print(stopped_ ? text.size() : text.size() - std::min(text.size(), longest_stop_));
-  }
-  void Print(size_t end) {
-    if (!print_ || end <= printed_) return;
-    std::fwrite(text.data() + printed_, 1, end - printed_, stdout);
+  void Add(const std::string& piece) { Show(matcher_.Push(piece)); }
+  void Show(const std::string& certain) {
+    text += certain;
+    if (!print_) return;
+    std::fwrite(certain.data(), 1, certain.size(), stdout);
     std::fflush(stdout);
-    printed_ = end;
   }
 
   StreamDecoder decoder_;
-  const std::vector<std::string>& stop_;
+  StopMatcher matcher_;
   const bool print_;
-  bool stopped_ = false;
-  size_t longest_stop_ = 0, printed_ = 0;
 };
 
-Status RunEngine(const GenerateRequest& request, Model& model, AnswerText& answer) {
+Status RunEngine(const GenerateRequest& request, uint32_t speculative_tokens, Model& model, AnswerText& answer) {
   const KvLayout& layout = model.kv_layout();
   const uint64_t longest = std::min<uint64_t>(uint64_t{request.prompt.size()} + request.max_tokens, model.info().max_positions);
   ASSIGN_OR_RETURN(const auto pool, BlockPool::Create(CeilDiv(longest, layout.block_tokens), layout.BlockBytes()));
   const SystemClock clock;
-  const auto engine = Engine::Create({.target_step_s = 0}, model, *pool, answer, clock);  // nobody else waits
+  const EngineConfig config{.target_step_s = 0, .speculative_tokens = speculative_tokens};  // nobody else waits
+  const auto engine = Engine::Create(config, model, *pool, answer, clock);
   EngineRequest one;
   one.request = request;
   one.use_pool = false;
@@ -110,7 +101,20 @@ void PrintJson(const GenerateRequest& request, const AnswerText& answer) {
       {"finish_reason", answer.reason == FinishReason::kLength ? "length" : "stop"},
       {"seed", request.sampling.seed},
       {"timings", {{"prefill_ms", answer.stats.prefill_s * 1e3}, {"decode_ms", answer.stats.decode_s * 1e3}}}};
-  std::printf("%s\n", result.dump().c_str());
+  std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+/// The grammar that --json-schema or --grammar asks for; empty: any text.
+Result<std::string> ReadGrammar(const GenerateCommand& c) {
+  if (!c.grammar_file.empty()) return ReadTextFile(c.grammar_file);
+  if (c.json_schema.empty()) return std::string();
+  std::string text = c.json_schema;
+  if (!text.starts_with('{')) {
+    ASSIGN_OR_RETURN(text, ReadTextFile(text));
+  }
+  const auto schema = nlohmann::ordered_json::parse(text, nullptr, false);
+  if (schema.is_discarded()) return InvalidError("--json-schema: {} is no JSON", text.starts_with('{') ? "the text" : c.json_schema);
+  return JsonSchemaToGbnf(schema);
 }
 
 Status Generate(GenerateCommand c) {
@@ -120,12 +124,13 @@ Status Generate(GenerateCommand c) {
   LazyTokenizer lazy(c.model.path);
   ASSIGN_OR_RETURN(const auto tokenizer, lazy.Get());
   ASSIGN_OR_RETURN(c.request.prompt, ReadPrompt(c.prompt, lazy));
+  ASSIGN_OR_RETURN(c.request.sampling.grammar, ReadGrammar(c));
   ASSIGN_OR_RETURN(const auto model, LoadModel(c.model));
   c.request.id = RequestId(1);
   if (!c.seed_given) c.request.sampling.seed = EntropySeed();
   c.request.sampling.logprobs = c.json ? 0 : -1;
   AnswerText answer(tokenizer, c.stop, !c.json);
-  RETURN_IF_ERROR(RunEngine(c.request, *model, answer));
+  RETURN_IF_ERROR(RunEngine(c.request, c.speculative_tokens, *model, answer));
   if (c.json) {
     PrintJson(c.request, answer);
     return OkStatus();
@@ -159,6 +164,11 @@ void AddGenerateCommand(CLI::App& program, CommandContext& context) {
   app->add_option("--min-p", s.min_p, "drop what is less probable than this times the best")->capture_default_str();
   app->add_option("--repetition-penalty", s.repetition_penalty, "above 1: tokens seen before become less probable")->capture_default_str();
   app->add_option("--stop", c.stop, "text that ends the answer and is not part of it; may be repeated");
+  app->add_option("--speculative-tokens", c.speculative_tokens, "most tokens guessed ahead and checked where that pays; no answer changes; 0: off")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  app->add_option("--json-schema", c.json_schema, "the answer is JSON of this schema: its text, or a file");
+  app->add_option("--grammar", c.grammar_file, "the answer follows the GBNF grammar in this file")->excludes("--json-schema");
   app->add_flag("--ignore-eos", c.request.ignore_eos, "go on after the model's end-of-sequence token");
   app->add_flag("--json", c.json, "one JSON object");
   app->callback([command, seed, &context] {

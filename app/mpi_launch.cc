@@ -42,6 +42,10 @@ class OpenMpiLaunch final : public MpiLaunch {
     if (MPI_Bcast(text.data(), bytes, MPI_CHAR, 0, MPI_COMM_WORLD) != MPI_SUCCESS) return UnavailableError("MPI_Bcast failed");
     return Result<std::string>(std::move(text));
   }
+  bool AllAgree(bool mine) override {
+    int own = mine ? 1 : 0, all = 0;
+    return MPI_Allreduce(&own, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD) == MPI_SUCCESS && all == 1;
+  }
   int communicator() const override { return MPI_Comm_c2f(transport_); }
   void End() override {
     MPI_Comm_free(&transport_);

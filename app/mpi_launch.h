@@ -22,6 +22,8 @@ class MpiLaunch {
   virtual uint32_t size() const = 0;
   /// Rank 0's text, on every rank. Collective. Errors: kInvalid (longer than 64 KiB), kUnavailable.
   virtual Result<std::string> Share(const std::string& of_rank_0) = 0;
+  /// Whether every rank says so. Collective: a rank that cannot go on says it here, or the others wait for it.
+  virtual bool AllAgree(bool mine) = 0;
   /// MPI_Comm_c2f of a communicator for the transport.
   virtual int communicator() const = 0;
   /// Leaves MPI. Collective: call it only while every rank lives.

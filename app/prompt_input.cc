@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "gateway/answer_request.h"
 #include "model/chat_template.h"
 
 namespace baton {
@@ -41,6 +42,7 @@ Result<std::vector<TokenId>> IdsOf(const Json& list, const std::string& path) {
 Result<std::vector<TokenId>> ChatOf(Json request, const std::string& path, LazyTokenizer& lazy) {
   if (request.is_array()) request = Json{{"messages", std::move(request)}};
   if (!request.is_object() || !request.contains("messages")) return InvalidError("{} has no \"messages\"", path);
+  if (const auto error = NormalizeMessages(request)) return InvalidError("{}: {}: {}", path, error->param, error->message);
   if (!request.contains("add_generation_prompt")) request["add_generation_prompt"] = true;
   ASSIGN_OR_RETURN(const auto tokenizer, lazy.Get());
   if (tokenizer->chat_template().empty()) return InvalidError("the model has no chat template: give --prompt or --tokens");

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <thread>
 
+#include "app/held_keys.h"
 #include "app/rank_parts.h"
 #include "base/log.h"
 #include "gateway/model_text_codec.h"
@@ -70,6 +71,7 @@ class Rank::Impl {
   Result<PeerAddress> Listen();
   Status Run(const PeerAddress& coordinator);
   bool lost_a_member() const { return coordinator_ != nullptr && coordinator_->lost_a_member(); }
+  bool lost_the_coordinator() const { return coordinator_ == nullptr && session_ != nullptr && session_->was_lost(); }
 
  private:
   /// Signals must be captured before any thread exists, so that none of them is hit.
@@ -114,6 +116,7 @@ class Rank::Impl {
   std::unique_ptr<CoordinatorRole> coordinator_;
   std::unique_ptr<StoreRole> store_;
   std::unique_ptr<WorkerRole> worker_;
+  HeldKeys held_;
   std::unique_ptr<MemberSession> session_;
   std::unique_ptr<GatewayRole> gateway_;
   std::unique_ptr<ClusterBackend> backend_;  // of a job
@@ -125,7 +128,7 @@ class Rank::Impl {
 };
 
 Result<PeerAddress> Rank::Impl::Listen() {
-  RETURN_IF_ERROR(node_->Listen(io_.provider->getNetwork(), io_.waitScope, setup_.config.cluster.bind_host));
+  RETURN_IF_ERROR(node_->Listen(io_.provider->getNetwork(), io_.provider->getTimer(), io_.waitScope, setup_.config.cluster.bind_host, setup_.listen_port));
   self_.name = setup_.name;
   self_.roles = setup_.roles;
   self_.hostname = HostName();
@@ -145,7 +148,7 @@ Status Rank::Impl::Build() {
   RETURN_IF_ERROR(described.status());
   identity_ = IdentityOf(described->info, described->layout, described->numerics, setup_.config.model.name);
   if (plays("coordinator")) {
-    coordinator_ = std::make_unique<CoordinatorRole>(context_);
+    coordinator_ = std::make_unique<CoordinatorRole>(context_, setup_.settle_s);
     services_.coordinator = coordinator_->client();
   }
   if (plays("store")) {
@@ -165,6 +168,7 @@ Status Rank::Impl::LoadWorker() {
 
 Status Rank::Impl::Join(const PeerAddress& coordinator) {
   MemberSession::FindCoordinator find;
+  MemberSession::Hooks hooks;
   if (coordinator_ != nullptr) {
     find = [this]() -> kj::Promise<Result<wire::Coordinator::Client>> { return Result<wire::Coordinator::Client>(coordinator_->client()); };
   } else {
@@ -174,19 +178,18 @@ Status Rank::Impl::Join(const PeerAddress& coordinator) {
         return (*peer)->coordinator;
       });
     };
+    hooks.on_silent = [this, coordinator] { peers_->Forget(coordinator, "the coordinator gave no answer"); };
   }
   if (computes() || store_ != nullptr) self_.model = identity_;
-  MemberSession::Hooks hooks;
   hooks.load = [this](wire::Load::Builder load) {
     if (worker_ != nullptr) worker_->FillLoad(load);
     RefreshMetrics();
   };
   hooks.changes = [this](bool snapshot) {
     std::vector<HeldChange> changes;
-    if (worker_ != nullptr) changes = worker_->Changes(snapshot);
-    if (store_ != nullptr) {
-      for (const HeldChange& change : store_->Changes(snapshot)) changes.push_back(change);
-    }
+    if (snapshot) held_.Clear();
+    if (worker_ != nullptr) held_.Take(HeldKeys::kPool, worker_->Changes(snapshot), changes);
+    if (store_ != nullptr) held_.Take(HeldKeys::kStore, store_->Changes(snapshot), changes);
     return changes;
   };
   hooks.on_drain = [this] {
@@ -216,7 +219,8 @@ Status Rank::Impl::StartTransport() {
   members_.Watch([this](const MemberInfo& gone) {
     LOG_INFO("{} (worker {}) is gone", gone.name, gone.id.value);
     pump_->Disconnect(gone.id);
-    peers_->Forget(gone.address, "the worker was declared dead");
+    // A coordinator's successor has its address; whether that answers, the heartbeats find out.
+    if (!gone.Has("coordinator")) peers_->Forget(gone.address, "the worker was declared dead");
   });
   if (worker_ != nullptr) {
     worker_->Start(*pump_, transfer_ids_, self);
@@ -333,7 +337,8 @@ Status Rank::Impl::Run(const PeerAddress& coordinator) {
   RETURN_IF_ERROR(Join(coordinator));
   if (plays("gateway")) {
     ASSIGN_OR_RETURN(std::unique_ptr<TextCodec> codec, LoadTextCodec(setup_.config.model.path, clock_));
-    gateway_ = std::make_unique<GatewayRole>(context_, std::move(codec), *session_);
+    ASSIGN_OR_RETURN(std::vector<TenantKey> tenants, ReadTenants(setup_.config.gateway));
+    gateway_ = std::make_unique<GatewayRole>(context_, std::move(codec), *session_, std::move(tenants));
     RETURN_IF_ERROR(Wait(gateway_->Listen()));
   }
   RETURN_IF_ERROR(StartTransport());
@@ -375,5 +380,6 @@ Rank::~Rank() = default;
 Result<PeerAddress> Rank::Listen() { return impl_->Listen(); }
 Status Rank::Run(const PeerAddress& coordinator) { return impl_->Run(coordinator); }
 bool Rank::lost_a_member() const { return impl_->lost_a_member(); }
+bool Rank::lost_the_coordinator() const { return impl_->lost_the_coordinator(); }
 
 }  // namespace baton

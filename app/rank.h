@@ -34,6 +34,8 @@ struct RankSetup {
   int mpi_communicator = 0;  // MPI_Comm_c2f, where the transport is mpi
   uint32_t ranks = 1;        // started together: the gateway waits for them before it says it is ready
   bool launched_by_mpirun = false;
+  uint16_t listen_port = 0;  // of the control port; 0: any free one
+  double settle_s = 0;       // of a coordinator: see MembershipConfig
   RankJob* job = nullptr;    // done by this rank; the others leave with it
   bool announce_url = true;  // print the gateway's URL on stdout once it is ready
 };
@@ -50,6 +52,8 @@ class Rank {
   Status Run(const PeerAddress& coordinator);
   /// On the coordinator's rank: true when a member vanished without having said that it leaves.
   bool lost_a_member() const;
+  /// On another rank: true when the coordinator was gone at some time.
+  bool lost_the_coordinator() const;
 
  private:
   class Impl;

@@ -19,13 +19,19 @@ kj::Promise<void> PollUntil(kj::Timer& timer, std::function<bool()> condition) {
   return timer.afterDelay(10 * kj::MILLISECONDS).then([&timer, condition = std::move(condition)]() mutable { return PollUntil(timer, std::move(condition)); });
 }
 
-CoordinatorConfig MakeCoordinatorConfig(const Config& config) {
+CoordinatorConfig MakeCoordinatorConfig(const Config& config, double settle_s) {
   CoordinatorConfig out;
+  out.membership.settle_s = settle_s;
+  out.membership.stuck_after_s = config.cluster.stuck_after_s;
   out.membership.dead_after_s = config.cluster.dead_after_s;
   auto policy = ParseRoutePolicy(config.router.policy);
   CHECK(policy.ok());  // the option table allows no other names
   out.router.policy = *policy;
   out.router.local_prefill_tokens = config.router.local_prefill_tokens;
+  out.router.prefill_chunk_tokens = config.engine.prefill_chunk_tokens;
+  out.admission.max_wait_s = config.router.max_wait_s;
+  out.admission.hold_above_s = config.router.hold_above_s;
+  out.admission.tenant_in_flight = config.router.tenant_in_flight;
   return out;
 }
 
@@ -69,10 +75,10 @@ ModelIdentity IdentityOf(const ModelInfo& info, const KvLayout& layout, Numerics
   return identity;
 }
 
-CoordinatorRole::CoordinatorRole(RankContext& context)
-    : coordinator_(MakeCoordinatorConfig(context.config), context.clock, context.metrics),
-      client_(kj::heap<CoordinatorService>(coordinator_, context.metrics)),
-      ticks_(RunTicks(coordinator_, context.timer(), FromSeconds(context.config.cluster.dead_after_s / 6)).eagerlyEvaluate([](kj::Exception&& e) {
+CoordinatorRole::CoordinatorRole(RankContext& context, double settle_s)
+    : coordinator_(MakeCoordinatorConfig(context.config, settle_s), context.clock, context.metrics),
+      client_(kj::heap<CoordinatorService>(coordinator_, context.metrics, context.timer())),
+      ticks_(RunTicks(coordinator_, context.timer(), FromSeconds(context.config.cluster.dead_after_s / 24)).eagerlyEvaluate([](kj::Exception&& e) {
         LOG_ERROR("the coordinator's clock stopped: {}", e.getDescription().cStr());
       })) {}
 
@@ -94,9 +100,14 @@ void WorkerRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& s
   engine.max_running = config.engine.max_running;
   engine.max_waiting = config.engine.max_waiting;
   engine.step_token_budget = config.engine.step_token_budget;
+  engine.speculative_tokens = config.engine.speculative_tokens;
+  engine.prefill_slowdown = config.engine.prefill_slowdown;
   engine.prefill_chunk_tokens = config.engine.prefill_chunk_tokens;
   engine_ = std::make_unique<EngineHost>(engine, *model_, *memory_.pool, context_.clock, context_.loop,
-                                         [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); });
+                                         [this](SealedBlock block, const BlockKey& first) { store_->PutBehind(std::move(block), first); },
+                                         [this](std::vector<BlockKey> chain, size_t have) {
+                                           return store_->FetchIfSooner(std::move(chain), have, engine_->load().prefill_tokens_per_s);
+                                         });
   decode_ = kj::heap<DecodeService>(*worker_, *engine_, *store_);
   prefill_ = kj::heap<PrefillService>(*worker_, *engine_, *store_);
 }
@@ -119,6 +130,18 @@ void WorkerRole::FillLoad(wire::Load::Builder out) const {
   out.setTotalBlocks(static_cast<uint32_t>(pool.total));
   out.setTransferBytesPerS(worker_->pump.sent_bytes_per_s());
   out.setStoreBytesPerS(store_->bytes_per_s());
+  out.setSteps(load.steps);
+  auto cost = out.initStepModel();
+  cost.setBaseS(load.step_model.base_s);
+  cost.setTokenS(load.step_model.token_s);
+  cost.setPairS(load.step_model.pair_s);
+  cost.setRowS(load.step_model.row_s);
+  const auto paths = worker_->pump.PathSpeeds();
+  auto speeds = out.initPaths(static_cast<uint32_t>(paths.size()));
+  for (uint32_t i = 0; i < paths.size(); ++i) {
+    speeds[i].setPeer(paths[i].first.value);
+    speeds[i].setBytesPerS(paths[i].second);
+  }
 }
 
 void WorkerRole::RefreshMetrics() {
@@ -131,6 +154,9 @@ void WorkerRole::RefreshMetrics() {
   m.Gauge("baton_worker_queued_prefill_tokens", "Prompt tokens that are still to be computed").Set(static_cast<double>(load.queued_prefill_tokens));
   m.Gauge("baton_worker_prefill_tokens_per_second", "Measured speed of prefill, smoothed").Set(load.prefill_tokens_per_s);
   m.Gauge("baton_worker_decode_step_seconds", "Measured time of a decode step, smoothed").Set(load.decode_step_s);
+  m.Gauge("baton_worker_preemptions", "Requests that lost their blocks to others, since the start").Set(static_cast<double>(load.preemptions));
+  m.Gauge("baton_worker_guessed_tokens", "Guessed tokens that were checked, since the start", {{"outcome", "accepted"}}).Set(static_cast<double>(load.accepted_tokens));
+  m.Gauge("baton_worker_guessed_tokens", "Guessed tokens that were checked, since the start", {{"outcome", "rejected"}}).Set(static_cast<double>(load.rejected_tokens));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "referenced"}}).Set(static_cast<double>(pool.referenced));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "cached"}}).Set(static_cast<double>(pool.cached));
   m.Gauge("baton_worker_kv_blocks", "Blocks of the KV pool by state", {{"state", "free"}}).Set(static_cast<double>(pool.free));
@@ -153,13 +179,14 @@ kj::Promise<void> WorkerRole::Drained() {
   return PollUntil(context_.timer(), [this] { return worker_->open_calls == 0 && engine_->open_requests() == 0; }).then([this]() { return store_->Drained(); });
 }
 
-StoreRole::StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, PoolMemory staging)
-    : context_(context), store_(std::move(store)), staging_(std::move(staging)), io_(std::make_unique<TaskThreads>(kStoreIoThreads)) {}
+StoreRole::StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, std::unique_ptr<HoldTable> holds, PoolMemory staging)
+    : context_(context), store_(std::move(store)), holds_(std::move(holds)), staging_(std::move(staging)),
+      io_(std::make_unique<TaskThreads>(kStoreIoThreads)) {}
 
 void StoreRole::Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self) {
   transfer_.emplace(TransferContext{context_.loop, context_.clock, *staging_.pool, pump, ids, FromSeconds(context_.config.transport.transfer_timeout_s),
                                     self.id, self.incarnation});
-  client_ = kj::heap<StoreService>(*transfer_, *store_, *io_);
+  client_ = kj::heap<StoreService>(*transfer_, *store_, *holds_, *io_);
 }
 
 std::vector<HeldChange> StoreRole::Changes(bool snapshot) {
@@ -186,9 +213,30 @@ void StoreRole::RefreshMetrics() {
   set("baton_store_hits", "Blocks read, since the start", "disk", s.hits_disk);
   Metrics& m = context_.metrics;
   m.Gauge("baton_store_corrupt_blocks", "Blocks that did not verify, since the start").Set(static_cast<double>(s.corrupt));
+  m.Gauge("baton_store_quarantined_blocks", "Blocks on disk that did not verify and were moved aside, since the start").Set(static_cast<double>(s.quarantined));
+  m.Gauge("baton_store_scrubbed_blocks", "Blocks on disk that were read and checked in the background, since the start").Set(static_cast<double>(s.scrubbed));
   m.Gauge("baton_store_evictions", "Blocks given up for new ones, since the start").Set(static_cast<double>(s.evictions));
   m.Gauge("baton_store_evicted_age_seconds", "Age of the block given up last").Set(s.evicted_age_s);
   m.Gauge("baton_store_dirty_blocks", "Blocks taken and not yet on disk").Set(static_cast<double>(s.blocks_dirty));
+  m.Gauge("baton_store_pinned_blocks", "Blocks kept from eviction for cache handles").Set(static_cast<double>(s.pinned));
+  for (const auto& [tenant, use] : store_->tenants()) {
+    m.Gauge("baton_store_tenant_bytes", "Bytes that the blocks of a tenant take", {{"tenant", tenant}}).Set(static_cast<double>(use.bytes));
+    m.Gauge("baton_store_tenant_blocks", "Blocks of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(use.blocks));
+  }
+  if (!expiring_.exchange(true)) {  // holds end in time even if nobody asks for one
+    io_->Post([this] {
+      holds_->Expire();
+      expiring_ = false;
+    });
+  }
+  const auto held = holds_->tenants();
+  for (const auto& [tenant, holds] : held) held_tenants_.insert(tenant);
+  for (const std::string& tenant : held_tenants_) {  // one whose last handle has gone is shown as 0
+    const auto found = held.find(tenant);
+    const TenantHolds holds = found == held.end() ? TenantHolds() : found->second;
+    m.Gauge("baton_store_held_bytes", "Bytes kept for the cache handles of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(holds.bytes));
+    m.Gauge("baton_store_held_caches", "Cache handles of a tenant", {{"tenant", tenant}}).Set(static_cast<double>(holds.records));
+  }
 }
 
 Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity) {
@@ -202,18 +250,29 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   config.compression = options.compression;
   config.policy = options.policy;
   config.ttl_s = options.ttl_s;
+  config.key_file = options.key_file;
+  config.scrub_bytes_per_s = options.scrub_bytes_per_s;
+  config.tenant_bytes = options.tenant_bytes;
   ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> store, OpenBlockStore(config));
+  HoldLimits limits;
+  if (!options.path.empty()) limits.folder = options.path + "/handles";
+  limits.block_bytes = identity.block_bytes;
+  limits.tenant_bytes = options.tenant_hold_bytes;
+  auto holds = std::make_unique<HoldTable>(*store, context.clock, std::move(limits));
+  RETURN_IF_ERROR(holds->Load());
   ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(std::max(kStagingBytes, 16 * identity.block_bytes), identity.block_bytes, "the store's staging memory"));
-  return std::make_unique<StoreRole>(context, std::move(store), std::move(staging));
+  return std::make_unique<StoreRole>(context, std::move(store), std::move(holds), std::move(staging));
 }
 
 namespace {
 
-GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
+GatewayConfig MakeGatewayConfig(const GatewayOptions& options, std::vector<TenantKey> tenants) {
   GatewayConfig config;
   config.host = options.host;
   config.port = static_cast<uint16_t>(options.port);
   config.api_keys = options.api_keys;
+  config.tenants = std::move(tenants);
+  config.cache_ttl_s = options.cache_ttl_s;
   config.admin_key = options.admin_key;
   config.max_connections = options.max_connections;
   config.max_body_bytes = options.max_body_bytes;
@@ -225,18 +284,32 @@ GatewayConfig MakeGatewayConfig(const GatewayOptions& options) {
 
 }  // namespace
 
+const std::string& TenantSecret(const Config& config) {
+  return config.gateway.tenant_secret.empty() ? config.cluster.key : config.gateway.tenant_secret;
+}
+
 std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession& session) {
   ClusterBackendConfig config;
   config.model_name = context.config.model.name;
-  config.tenant_secret = context.config.cluster.key;
+  config.tenant_secret = TenantSecret(context.config);
+  config.give_up_after_s = context.config.gateway.wait_for_cluster_s;
   return std::make_unique<ClusterBackend>(std::move(config), context.timer(), context.clock, context.metrics, context.peers, session, context.members);
 }
 
-GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session)
+Result<std::vector<TenantKey>> ReadTenants(const GatewayOptions& options) {
+  std::vector<TenantKey> tenants;
+  for (const std::string& text : options.tenants) {
+    ASSIGN_OR_RETURN(TenantKey tenant, ParseTenantKey(text));
+    tenants.push_back(std::move(tenant));
+  }
+  return tenants;
+}
+
+GatewayRole::GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session, std::vector<TenantKey> tenants)
     : context_(context),
       codec_(std::move(codec)),
       backend_(MakeBackend(context, session)),
-      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, *backend_, *codec_, MakeGatewayConfig(context.config.gateway)) {}
+      gateway_(context.io.provider->getNetwork(), context.timer(), context.clock, *backend_, *codec_, MakeGatewayConfig(context.config.gateway, std::move(tenants))) {}
 
 std::string GatewayRole::url() const { return fmt::format("http://{}:{}", context_.config.gateway.host, gateway_.port()); }
 

@@ -3,8 +3,10 @@
 
 #include <kj/async-io.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "app/cluster_backend.h"
@@ -55,7 +57,7 @@ ModelIdentity IdentityOf(const ModelInfo& info, const KvLayout& layout, Numerics
 
 class CoordinatorRole {
  public:
-  explicit CoordinatorRole(RankContext& context);
+  CoordinatorRole(RankContext& context, double settle_s);
   wire::Coordinator::Client client() { return client_; }
   /// A member vanished without having said that it leaves.
   bool lost_a_member() const;
@@ -98,7 +100,7 @@ class WorkerRole {
 
 class StoreRole {
  public:
-  StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, PoolMemory staging);
+  StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, std::unique_ptr<HoldTable> holds, PoolMemory staging);
   ArenaMemory arena() const { return staging_.arena.memory(); }
   void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
   wire::Store::Client client() { return client_; }
@@ -109,20 +111,27 @@ class StoreRole {
  private:
   RankContext& context_;
   std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<HoldTable> holds_;
   PoolMemory staging_;
   std::optional<TransferContext> transfer_;
+  std::atomic<bool> expiring_{false};
   std::unique_ptr<TaskThreads> io_;
+  std::set<std::string> held_tenants_;  // that have a gauge
   wire::Store::Client client_ = nullptr;
 };
 
 /// Errors of opening: as OpenBlockStore's.
 Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const ModelIdentity& identity);
 
+/// The key of the tenants' salts.
+const std::string& TenantSecret(const Config& config);
+/// kInvalid: an entry of gateway.tenants is none.
+Result<std::vector<TenantKey>> ReadTenants(const GatewayOptions& options);
 std::unique_ptr<ClusterBackend> MakeBackend(RankContext& context, MemberSession& session);
 
 class GatewayRole {
  public:
-  GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session);
+  GatewayRole(RankContext& context, std::unique_ptr<TextCodec> codec, MemberSession& session, std::vector<TenantKey> tenants);
   /// Binds the HTTP port. Errors: kInvalid or kUnavailable (in use: says which option to change).
   kj::Promise<Status> Listen() { return gateway_.Listen(); }
   /// Resolves once requests can be served.

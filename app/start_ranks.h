@@ -12,6 +12,8 @@ namespace baton {
 Status StartLogging(const Config& config, const std::string& name);
 /// False where other machines reach `config`'s ranks: those get a fresh cluster.key if none was given.
 bool OnLoopback(const Config& config);
+/// cluster.bind_host becomes an address of this host (ResolveBindHost). Errors: kInvalid.
+Status ResolveHost(Config* config);
 
 /// Serves with every role in this process, or does `job` (no gateway then).
 Status RunAlone(LoadedConfig loaded, RankJob* job = nullptr);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -22,7 +23,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct StoreCommand {
-  std::string path, model, kv_dtype, numerics, output, tokens_file, compression = "none";
+  std::string path, model, kv_dtype, numerics, output, tokens_file, key_file, compression = "none";
   std::vector<std::string> files, keys;
   uint64_t disk_bytes = 0, bytes_per_s = 0;
   uint32_t block_tokens = 64;
@@ -32,7 +33,7 @@ struct StoreCommand {
 
 void Print(const StoreCommand& c, const Json& row) {
   if (c.json) {
-    std::printf("%s\n", row.dump().c_str());
+    std::printf("%s\n", row.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
     return;
   }
   const char* separator = "";
@@ -50,6 +51,7 @@ Result<std::unique_ptr<BlockStore>> Open(const StoreCommand& c, bool read_only, 
   config.identity = identity;
   config.compression = c.compression;
   config.ttl_s = c.ttl_s;
+  config.key_file = c.key_file;
   config.memory_bytes = 64_MiB;
   config.disk_bytes = c.disk_bytes == 0 ? 1ull << 44 : c.disk_bytes;  // not given: whatever is there stays
   return OpenBlockStore(config);
@@ -84,6 +86,13 @@ std::vector<BlockListing> ChainEnds(const std::vector<BlockListing>& rows) {
   return out;
 }
 
+uint64_t CountFiles(const std::string& folder) {
+  std::error_code error;
+  uint64_t files = 0;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) ++files;
+  return files;
+}
+
 Status Statistics(const StoreCommand& c) {
   ASSIGN_OR_RETURN(const auto store, Open(c, true));
   const auto rows = store->List();
@@ -94,7 +103,7 @@ Status Statistics(const StoreCommand& c) {
     tokens += row.tokens;
   }
   Print(c, {{"path", c.path}, {"identity", store->identity()}, {"blocks", rows.size()}, {"chains", ChainEnds(rows).size()}, {"tokens", tokens},
-            {"bytes", bytes}, {"disk_bytes", disk_bytes}});
+            {"bytes", bytes}, {"disk_bytes", disk_bytes}, {"quarantined", CountFiles(c.path + "/quarantine")}});
   return OkStatus();
 }
 
@@ -104,9 +113,9 @@ Status Check(const StoreCommand& c, bool drop) {
   ASSIGN_OR_RETURN(const ScrubReport report, store->Scrub(c.bytes_per_s, {}));
   for (const BlockKey& key : report.corrupt_keys) Print(c, {{"key", key.ToHex()}, {"ok", false}});
   const uint64_t at_start = drop ? store->stats().corrupt - report.corrupt : 0;
-  Print(c, {{"checked", report.checked}, {"bytes", report.bytes}, {"corrupt", report.corrupt + at_start}});
+  Print(c, {{"checked", report.checked}, {"bytes", report.bytes}, {"corrupt", report.corrupt + at_start}, {"locked", report.locked}});
   if (drop || report.corrupt == 0) return OkStatus();
-  return DataLossError("{} of {} blocks do not verify; `baton store scrub --path {}` drops them", report.corrupt, report.checked, c.path);
+  return DataLossError("{} of {} blocks do not verify; `baton store scrub --path {}` moves them aside", report.corrupt, report.checked, c.path);
 }
 
 Status CollectGarbage(const StoreCommand& c) {
@@ -173,6 +182,19 @@ Result<StoreIdentity> NewIdentity(const StoreCommand& c, const DynamicCacheFile&
   return StoreIdentity{NamePrint(cache), c.numerics.empty() ? "f32" : c.numerics, layout.ToString()};
 }
 
+/// Without --model the file must say itself that it is the cache of the model that the folder is bound to: the shapes of two
+/// models may agree.
+Status CheckSameModel(const StoreCommand& c, const DynamicCacheFile& cache, const StoreIdentity& identity) {
+  const std::string path = cache.file->path();
+  if (IsNamePrint(identity.model_fingerprint)) {
+    if (identity.model_fingerprint == NamePrint(cache)) return OkStatus();
+    return InvalidError("{} holds the cache of a model of another name than {}; import it into its own folder", c.path, path);
+  }
+  const auto name = cache.file->metadata().find("model");
+  if (!c.model.empty() || (name != cache.file->metadata().end() && name->second == HexEncode(identity.model_fingerprint))) return OkStatus();
+  return InvalidError("{} holds blocks of one model and {} does not say that it is that model's cache; give --model to say so", c.path, path);
+}
+
 Status ImportCaches(const StoreCommand& c) {
   std::unique_ptr<BlockStore> store;
   StoreIdentity identity;
@@ -188,9 +210,7 @@ Status ImportCaches(const StoreCommand& c) {
       ASSIGN_OR_RETURN(identity, bound.empty() ? NewIdentity(c, cache) : ParseStoreIdentity(bound));
       ASSIGN_OR_RETURN(store, Open(c, false, identity.ToString()));
     }
-    if (IsNamePrint(identity.model_fingerprint) && identity.model_fingerprint != NamePrint(cache)) {
-      return InvalidError("{} holds the cache of a model of another name than {}; import it into its own folder", c.path, path);
-    }
+    RETURN_IF_ERROR(CheckSameModel(c, cache, identity));
     ASSIGN_OR_RETURN(const KvLayout layout, ParseKvLayout(identity.kv_layout));
     ASSIGN_OR_RETURN(const auto blocks, SplitDynamicCache(cache, identity, layout));
     for (const CacheBlock& block : blocks) RETURN_IF_ERROR(store->Put(block.header, block.bytes));
@@ -212,7 +232,7 @@ Result<BlockKey> ChooseChain(const StoreCommand& c, const std::vector<BlockListi
   const Json list = Json::parse(file, nullptr, false);
   std::vector<TokenId> ids;
   for (const Json& id : list) {
-    if (!id.is_number_integer()) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
+    if (!id.is_number_integer() || id < 0 || id > INT32_MAX) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
     ids.push_back(id.get<TokenId>());
   }
   if (!list.is_array() || ids.empty()) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
@@ -259,6 +279,7 @@ CLI::App* AddAction(CLI::App& store, const std::shared_ptr<StoreCommand>& comman
                     const char* help, StoreAction action) {
   CLI::App* app = store.add_subcommand(name, help);
   app->add_option("--path", command->path, "folder of the store")->required();
+  app->add_option("--key-file", command->key_file, "keys of a folder whose blocks are sealed (store.key_file)");
   app->add_flag("--json", command->json, "one JSON object a line");
   app->callback([command, &context, action = std::move(action)] {
     LogConfig log;
@@ -283,7 +304,7 @@ void AddStoreCommand(CLI::App& program, CommandContext& context) {
   add("stat", "blocks, chains, bytes and the model the folder is bound to", Statistics);
   add("verify", "reads and checks every block; exit code 1 when one does not verify", [](const StoreCommand& c) { return Check(c, false); })
       ->add_option("--bytes-per-s", c.bytes_per_s, "rate limit; 0: none");
-  add("scrub", "like verify, and drops what does not verify", [](const StoreCommand& c) { return Check(c, true); })
+  add("scrub", "like verify, and moves what does not verify aside (quarantine/)", [](const StoreCommand& c) { return Check(c, true); })
       ->add_option("--bytes-per-s", c.bytes_per_s, "rate limit; 0: none");
   CLI::App* gc = add("gc", "drops what is too old or beyond a quota, compacts the index, gives free space back", CollectGarbage);
   gc->add_option("--ttl-s", c.ttl_s, "age in seconds above which blocks go; 0: none")->check(CLI::NonNegativeNumber);
@@ -298,12 +319,13 @@ void AddStoreCommand(CLI::App& program, CommandContext& context) {
   import->add_option("--numerics", c.numerics, "arithmetic a new folder is bound to; empty: the model's own");
   import->add_option("--kv-dtype", c.kv_dtype, "element type of a new folder; empty: f16 with --model, else the file's");
   import->add_option("--block-tokens", c.block_tokens, "tokens of a block of a new folder")->check(CLI::Range(1, 1024));
-  import->add_option("--compression", c.compression, "none, zstd or lz4");
+  import->add_option("--compression", c.compression, "none, zstd, lz4 or planes");
 
   CLI::App* out = add("export", "writes a chain as a DynamicCache in safetensors", ExportCache);
   out->add_option("output,--output", c.output, "file to write")->required();
   out->add_option("--key", c.keys, "key of the chain's last block")->expected(1);
   out->add_option("--tokens", c.tokens_file, "JSON list of token ids: exports the longest prefix of them that is held");
+  AddStoreExplainCommand(*store, context);
 }
 
 }  // namespace baton

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "app/prefix_computation.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "protocol/wire_status.h"
@@ -31,33 +32,6 @@ kj::Promise<Result<size_t>> CountHeld(WarmStore& store, std::vector<BlockKey> ch
 }
 
 }  // namespace
-
-/// Waits for the end of one computation; the token it gives is of no interest.
-class WarmDriver::Sink final : public GenerationSink {
- public:
-  ~Sink() noexcept override = default;
-  struct Outcome {
-    Status status;
-    double retry_after_s = 0;
-  };
-  kj::Promise<Outcome> Start(Backend& backend, GenerateRequest request) {
-    auto pair = kj::newPromiseAndFulfiller<Outcome>();
-    ended_ = kj::mv(pair.fulfiller);
-    handle_ = backend.Generate(std::move(request), *this);
-    return kj::mv(pair.promise);
-  }
-  void OnRoute(const RequestStats&) override {}
-  void OnToken(const TokenEvent&) override {}
-  void OnEnd(FinishReason reason, const RequestStats&) override {
-    const bool done = reason == FinishReason::kLength || reason == FinishReason::kStop;
-    ended_->fulfill({done ? OkStatus() : CancelledError("the computation was cancelled")});
-  }
-  void OnError(const Status& status, double retry_after_s) override { ended_->fulfill({status, retry_after_s}); }
-
- private:
-  kj::Own<kj::PromiseFulfiller<Outcome>> ended_;
-  std::unique_ptr<GenerationHandle> handle_;
-};
 
 WarmDriver::WarmDriver(WarmPlan& plan, const WarmLimits& limits, WarmProgress& progress, Backend& backend, WarmStore& store, kj::Timer& timer, const Clock& clock)
     : plan_(plan), limits_(limits), progress_(progress), backend_(backend), store_(store), timer_(timer), clock_(clock), ends_(plan.Ends()),
@@ -160,9 +134,9 @@ kj::Promise<Status> WarmDriver::Compute(uint32_t step, Instant give_up) {
   request.max_tokens = 1;
   request.sampling.temperature = 0;
   request.priority = kPriority;
-  auto sink = kj::heap<Sink>();
+  auto sink = kj::heap<PrefixComputation>();
   auto ended = sink->Start(backend_, std::move(request));
-  return ended.attach(kj::mv(sink)).then([this, step, give_up](Sink::Outcome outcome) -> kj::Promise<Status> {
+  return ended.attach(kj::mv(sink)).then([this, step, give_up](PrefixComputation::Outcome outcome) -> kj::Promise<Status> {
     if (outcome.status.code() != StatusCode::kExhausted || clock_.Now() >= give_up) return outcome.status;
     return timer_.afterDelay(Seconds(std::clamp(outcome.retry_after_s, 0.05, 5.0))).then([this, step, give_up]() { return Compute(step, give_up); });
   });

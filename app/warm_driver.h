@@ -52,7 +52,6 @@ class WarmDriver {
   kj::Promise<Status> Run();
 
  private:
-  class Sink;
   kj::Promise<Status> FindHeld();
   void Begin();
   void StartSteps();

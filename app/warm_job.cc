@@ -109,15 +109,15 @@ Status WarmJob::Prepare(const Config& config) {
     tenants = tenants || !prompt.tenant.empty();
     // A block that ends at the model's last position is of no use: no answer could follow it.
     const size_t usable = std::min<size_t>(prompt.tokens.size(), model.max_positions - 1);
-    plan_->Add(TenantRoot(model, config.cluster.key, prompt.tenant), prompt.tenant, std::span(prompt.tokens).first(usable));
+    plan_->Add(TenantRoot(model, TenantSecret(config), prompt.tenant), prompt.tenant, std::span(prompt.tokens).first(usable));
   };
   const auto bad = [&](uint64_t line, const Status& reason) {
     std::fprintf(stderr, "%s:%llu: %s\n", options_.input.c_str(), static_cast<unsigned long long>(line), reason.message().c_str());
   };
   report_.corpus = ReadCorpus(in, *codec, {model.vocab, model.max_positions}, take, bad);
   if (in.bad()) return UnavailableError("reading {} failed after line {}: {}", options_.input, report_.corpus.lines, std::strerror(errno));
-  if (tenants && !OnLoopback(config) && config.cluster.key.empty()) {
-    return InvalidError("the corpus names tenants, whose blocks are bound to cluster.key: set it to the key of the cluster that will serve them");
+  if (tenants && !OnLoopback(config) && TenantSecret(config).empty()) {
+    return InvalidError("the corpus names tenants, whose blocks are bound to gateway.tenant_secret, or cluster.key: set it to that of the cluster that will serve them");
   }
   report_.prefixes = plan_->Ends().size();
   report_.block_bytes = model.block_bytes;

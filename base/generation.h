@@ -18,6 +18,8 @@ struct SamplingParams {  // golden README §9: penalties, temperature, top_k, to
   uint64_t seed = 0;
   std::map<TokenId, float> logit_bias;
   int32_t logprobs = -1;  // -1 none, else the number of alternatives (0 = the chosen token only)
+  uint32_t min_tokens = 0;  // no token that ends the answer is chosen before so many
+  std::string grammar;      // GBNF text that the answer must follow (model/grammar/grammar.h); empty: any text
 };
 
 struct GenerateRequest {
@@ -28,9 +30,11 @@ struct GenerateRequest {
   uint32_t generated = 0;  // the last `generated` tokens of prompt were generated before (a moved stream): sampling goes on at their end
   SamplingParams sampling;
   bool ignore_eos = false;
+  std::vector<TokenId> prediction;   // what the client expects the answer to contain: guesses for speculation, no bit of an answer
   std::vector<TokenId> stop_tokens;  // in addition to the model's EOS; stop strings are the gateway's, which cancels
   int32_t priority = 0;
   double deadline_s = 0;  // 0 = none
+  bool keep = false;      // all its full blocks are to come to the store, also those that were only found in a worker's pool
 };
 
 struct TokenLogprob {
@@ -41,6 +45,8 @@ struct TokenEvent {
   TokenId token = -1;
   float logprob = 0;
   std::vector<TokenLogprob> top;
+  bool predicted = false;        // it was guessed, and so cost no step of its own
+  uint32_t rejected_tokens = 0;  // guesses that were checked with it and thrown away
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kError };

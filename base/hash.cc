@@ -56,13 +56,27 @@ Result<Digest256> Sha256File(const std::string& path) {
 Digest256 HmacSha256(Bytes key, Bytes data) {
   Digest256 out;
   unsigned int length = 0;
-  CHECK(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
+  const void* key_data = key.empty() ? "" : static_cast<const void*>(key.data());  // null would mean "the key of before"
+  CHECK(HMAC(EVP_sha256(), key_data, static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(data.data()),
              data.size(), reinterpret_cast<unsigned char*>(out.data()), &length) != nullptr);
   return out;
 }
 
 Digest128 Xxh3(Bytes data) {
   const XXH128_hash_t h = XXH3_128bits(data.data(), data.size());
+  return {h.low64, h.high64};
+}
+struct Xxh3Hasher::State {
+  XXH3_state_t xxh3;
+};
+Xxh3Hasher::Xxh3Hasher() : state_(std::make_unique<State>()) { XXH3_128bits_reset(&state_->xxh3); }
+Xxh3Hasher::~Xxh3Hasher() = default;
+Xxh3Hasher::Xxh3Hasher(const Xxh3Hasher& other) : state_(std::make_unique<State>(*other.state_)) {}
+Xxh3Hasher::Xxh3Hasher(Xxh3Hasher&&) noexcept = default;
+Xxh3Hasher& Xxh3Hasher::operator=(Xxh3Hasher&&) noexcept = default;
+void Xxh3Hasher::Update(Bytes data) { XXH3_128bits_update(&state_->xxh3, data.data(), data.size()); }
+Digest128 Xxh3Hasher::Digest() const {
+  const XXH128_hash_t h = XXH3_128bits_digest(&state_->xxh3);
   return {h.low64, h.high64};
 }
 Digest128 CopyWithXxh3(Bytes from, std::byte* to) {

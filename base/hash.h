@@ -45,6 +45,22 @@ struct Digest128 {
   friend bool operator==(const Digest128&, const Digest128&) = default;
 };
 Digest128 Xxh3(Bytes data);
+/// The same digest of bytes that come one after the other; a copy goes on by itself. Thread: one at a time.
+class Xxh3Hasher {
+ public:
+  Xxh3Hasher();
+  ~Xxh3Hasher();
+  Xxh3Hasher(const Xxh3Hasher& other);
+  Xxh3Hasher(Xxh3Hasher&&) noexcept;
+  Xxh3Hasher& operator=(Xxh3Hasher&&) noexcept;
+  void Update(Bytes data);
+  /// Of all bytes so far; more may follow.
+  Digest128 Digest() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 /// Copies `from` to `to` (which must not overlap) and gives the digest of what was copied, in one pass through the cache.
 Digest128 CopyWithXxh3(Bytes from, std::byte* to);
 uint64_t Xxh3_64(Bytes data, uint64_t seed = 0);

@@ -1,4 +1,5 @@
 // What people and tools see of the coordinator, as JSON.
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -13,6 +14,9 @@ using Json = nlohmann::ordered_json;
 std::string Text(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 Json PrefillJson(WorkerId prefill) { return prefill == WorkerId() ? Json("local") : Json(prefill.value); }
+
+/// Ids of requests use all 64 bits, of which a browser's numbers hold 53. As the answer's own id shows it.
+std::string IdText(RequestId id) { return fmt::format("{:016x}", id.value); }
 
 Json ToJson(const RouteCandidate& candidate) {
   const CostTerms& cost = candidate.cost;
@@ -55,13 +59,14 @@ Json ToJson(const RouteDecision& decision) {
 
 /// One line of the list of last decisions.
 Json Summary(const RouteRecord& record) {
-  Json json = {{"request", record.request.value},
+  Json json = {{"request", IdText(record.request)},
                {"tenant", record.tenant},
                {"unix_s", record.unix_s},
                {"prompt_tokens", record.prompt_tokens},
                {"route", record.decision.reason}};
   if (!record.decision.ok()) json["error"] = record.decision.status.message();
-  json["predicted_ttft_s"] = record.decision.chosen.cost.TtftSeconds();
+  if (record.decision.held_s > 0) json["held_s"] = record.decision.held_s;
+  json["predicted_ttft_s"] = record.decision.predicted_ttft_s;
   if (record.finished) {
     json["ok"] = record.outcome.ok;
     json["ttft_s"] = record.outcome.ttft_s;
@@ -77,15 +82,39 @@ Json ToJson(const WorkerLoad& load) {
           {"queued_prefill_tokens", load.queued_prefill_tokens},
           {"free_blocks", load.free_blocks},
           {"total_blocks", load.total_blocks},
+          {"steps", load.steps},
           {"prefill_tokens_per_s", load.prefill_tokens_per_s},
           {"decode_step_s", load.decode_step_s},
           {"transfer_bytes_per_s", load.transfer_bytes_per_s},
-          {"store_bytes_per_s", load.store_bytes_per_s}};
+          {"store_bytes_per_s", load.store_bytes_per_s},
+          {"step_model", {{"base_s", load.step_model.base_s}, {"token_s", load.step_model.token_s}, {"pair_s", load.step_model.pair_s}, {"row_s", load.step_model.row_s}}}};
+}
+
+/// What was predicted beside what happened.
+Json Comparison(const RouteRecord& record) {
+  const CostTerms& cost = record.decision.chosen.cost;
+  const RequestOutcome& outcome = record.outcome;
+  const double ttft_s = record.decision.predicted_ttft_s;
+  Json json = {{"held_s", record.decision.held_s},
+               {"queue_s", {{"predicted", cost.queue_s}}},
+               {"prefill_s", {{"predicted", cost.store_load_s + cost.prefill_s}}},
+               {"ttft_s", {{"predicted", ttft_s}}},
+               {"cached_tokens", {{"predicted", record.decision.chosen.cached_tokens}}}};
+  if (!record.finished) return json;
+  json["queue_s"]["actual"] = outcome.queue_s;
+  json["prefill_s"]["actual"] = outcome.prefill_s;
+  json["ttft_s"]["actual"] = outcome.ttft_s;
+  if (outcome.ttft_s > 0) json["ttft_s"]["error"] = std::abs(ttft_s - outcome.ttft_s) / outcome.ttft_s;
+  json["cached_tokens"]["actual"] = outcome.cached_tokens;
+  json["decode_s"] = {{"actual", outcome.decode_s}};
+  json["generated_tokens"] = outcome.generated_tokens;
+  json["moves"] = outcome.moves;
+  return json;
 }
 
 Json ToJson(const Member& member, Instant now) {
   const MemberInfo& info = member.info;
-  const char* state = !member.alive ? "dead" : !member.ready ? "starting" : info.draining ? "draining" : "ready";
+  const char* state = !member.alive ? "dead" : member.stuck ? "stuck" : !member.ready ? "starting" : info.draining ? "draining" : "ready";
   return {{"id", info.id.value},
           {"incarnation", info.incarnation.value},
           {"name", info.name},
@@ -113,7 +142,13 @@ std::string Coordinator::ClusterJson() const {
                {"policy", RoutePolicyName(config_.router.policy)},
                {"membership_version", membership_.version()},
                {"index", {{"blocks", index_.keys()}, {"holder_blocks", index_.holder_blocks()}, {"bytes", index_.bytes()}}},
-               {"admission", {{"in_flight", admission_.in_flight()}, {"tokens_in_flight", admission_.tokens_in_flight()}, {"refused", admission_.refused()}}},
+               {"prediction",
+                {{"samples", ttft_errors_.size()},
+                 {"ttft_offset_s", calibration_.offset_s()},
+                 {"ttft_factor", calibration_.factor()},
+                 {"ttft_error_median", ttft_errors_.Quantile(0.5)}, {"ttft_error_p90", ttft_errors_.Quantile(0.9)}}},
+               {"admission",
+                {{"held", admission_.held()}, {"in_flight", admission_.in_flight()}, {"tokens_in_flight", admission_.tokens_in_flight()}, {"refused", admission_.refused()}}},
                {"workers", Json::array()},
                {"decisions", Json::array()}};
   for (const auto& [id, member] : membership_.members()) json["workers"].push_back(ToJson(member, clock_.Now()));
@@ -133,8 +168,9 @@ std::string Coordinator::ExplainRouteJson(std::span<const BlockKey> keys, RouteQ
 
 Result<std::string> Coordinator::ExplainRequestJson(RequestId request) const {
   const RouteRecord* record = FindDecision(request);
-  if (record == nullptr) return NotFoundError("request {} is not among the last {} decisions", request.value, config_.kept_decisions);
+  if (record == nullptr) return NotFoundError("request {} is not among the last {} decisions", IdText(request), config_.kept_decisions);
   Json json = Summary(*record);
+  json["predicted_and_actual"] = Comparison(*record);
   json["decision"] = ToJson(record->decision);
   return Text(json);
 }

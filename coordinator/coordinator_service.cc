@@ -7,6 +7,7 @@
 namespace baton {
 namespace {
 
+constexpr int kLateTicks = 4;
 constexpr uint32_t kMaxKeys = 1 << 16;  // of one prompt: a million tokens in the smallest blocks
 
 WorkerLoad ReadLoad(wire::Load::Reader in) {
@@ -20,6 +21,8 @@ WorkerLoad ReadLoad(wire::Load::Reader in) {
   load.total_blocks = in.getTotalBlocks();
   load.transfer_bytes_per_s = in.getTransferBytesPerS();
   load.store_bytes_per_s = in.getStoreBytesPerS();
+  load.steps = in.getSteps();
+  load.step_model = {in.getStepModel().getBaseS(), in.getStepModel().getTokenS(), in.getStepModel().getPairS(), in.getStepModel().getRowS()};
   return load;
 }
 
@@ -41,6 +44,24 @@ Result<Asked> ReadQuery(wire::RouteQuery::Reader in) {
   return Result<Asked>(std::move(asked));
 }
 
+void WriteDecision(const RouteDecision& decision, const Membership& membership, wire::Coordinator::RouteResults::Builder results) {
+  const Member* decode = membership.Find(decision.chosen.decode);
+  const bool gone = decision.ok() && (decode == nullptr || !decode->alive);  // since it was chosen, a turn of the loop ago
+  WriteStatus(gone ? UnavailableError("worker {} has just died", decision.chosen.decode.value) : decision.status, results.initStatus());
+  results.setRetryAfterS(decision.retry_after_s);
+  if (gone || !decision.ok()) return;
+  auto plan = results.initPlan();
+  plan.setReason(decision.reason);
+  WriteMember(decode->info, plan.initDecode());
+  std::vector<const Member*> prefill;
+  for (const WorkerId id : decision.prefill_order) {
+    const Member* member = membership.Find(id);
+    if (member != nullptr && member->alive) prefill.push_back(member);
+  }
+  auto out = plan.initPrefill(static_cast<uint32_t>(prefill.size()));
+  for (uint32_t i = 0; i < prefill.size(); ++i) WriteMember(prefill[i]->info, out[i]);
+}
+
 /// Held by a worker as long as it is connected: its end is the worker's end.
 class SessionImpl final : public wire::WorkerSession::Server {
  public:
@@ -54,6 +75,8 @@ class SessionImpl final : public wire::WorkerSession::Server {
     report.snapshot = params.getSnapshot();
     report.draining = params.getDraining();
     report.load = ReadLoad(params.getLoad());
+    report.held = HeldSum{params.getHeldBlocks(), params.getHeldSum()};
+    for (const auto path : params.getLoad().getPaths()) report.paths.push_back({WorkerId(path.getPeer()), path.getBytesPerS()});
     for (const auto event : params.getEvents()) {
       auto key = ReadKey(event.getKey());
       if (key.ok()) report.changes.push_back({event.getAdded(), *key});
@@ -64,8 +87,9 @@ class SessionImpl final : public wire::WorkerSession::Server {
     results.setResync(verdict.resync);
     results.setDrain(verdict.drain);
     const Membership& membership = coordinator_.membership();
-    results.setMembershipVersion(membership.version());
-    if (params.getMembershipVersion() == membership.version()) return kj::READY_NOW;
+    const bool tell = params.getMembershipVersion() != membership.version() && !coordinator_.Settles();
+    results.setMembershipVersion(tell ? membership.version() : params.getMembershipVersion());
+    if (!tell) return kj::READY_NOW;
     const std::vector<MemberInfo> ready = membership.Ready();
     auto members = results.initMembers(static_cast<uint32_t>(ready.size()));
     for (uint32_t i = 0; i < ready.size(); ++i) WriteMember(ready[i], members[i]);
@@ -89,6 +113,10 @@ class SessionImpl final : public wire::WorkerSession::Server {
 kj::Promise<void> CoordinatorService::register_(RegisterContext context) {
   auto results = context.getResults();
   auto info = ReadInfo(context.getParams().getInfo());
+  if (info.ok()) {
+    info->id = WorkerId(context.getParams().getFormerId());
+    info->incarnation = Incarnation(context.getParams().getFormerIncarnation());
+  }
   auto member = info.ok() ? coordinator_.Register(std::move(*info)) : std::move(info);
   WriteStatus(member.status(), results.initStatus());
   if (!member.ok()) return kj::READY_NOW;
@@ -100,30 +128,21 @@ kj::Promise<void> CoordinatorService::register_(RegisterContext context) {
 }
 
 kj::Promise<void> CoordinatorService::route(RouteContext context) {
-  auto results = context.getResults();
   auto asked = ReadQuery(context.getParams().getQuery());
   if (!asked.ok()) {
-    WriteStatus(asked.status(), results.initStatus());
+    WriteStatus(asked.status(), context.getResults().initStatus());
     return kj::READY_NOW;
   }
-  const RouteDecision decision = coordinator_.Route(asked->keys, std::move(asked->query));
-  WriteStatus(decision.status, results.initStatus());
-  results.setRetryAfterS(decision.retry_after_s);
-  if (!decision.ok()) return kj::READY_NOW;
-  auto plan = results.initPlan();
-  plan.setReason(decision.reason);
-  const Membership& membership = coordinator_.membership();
-  const Member* decode = membership.Find(decision.chosen.decode);
-  CHECK(decode != nullptr);
-  WriteMember(decode->info, plan.initDecode());
-  std::vector<const Member*> prefill;
-  for (const WorkerId id : decision.prefill_order) {
-    const Member* member = membership.Find(id);
-    if (member != nullptr && member->alive) prefill.push_back(member);
+  const RouteDecision& decision = coordinator_.Route(asked->keys, asked->query);
+  if (!decision.held) {
+    WriteDecision(decision, coordinator_.membership(), context.getResults());
+    return kj::READY_NOW;
   }
-  auto out = plan.initPrefill(static_cast<uint32_t>(prefill.size()));
-  for (uint32_t i = 0; i < prefill.size(); ++i) WriteMember(prefill[i]->info, out[i]);
-  return kj::READY_NOW;
+  context.releaseParams();
+  context.allowCancellation();
+  return held_.Wait(std::move(asked->keys), std::move(asked->query)).then([this, context](RouteDecision later) mutable {
+    WriteDecision(later, coordinator_.membership(), context.getResults());
+  });
 }
 
 kj::Promise<void> CoordinatorService::card(CardContext context) {
@@ -143,7 +162,13 @@ kj::Promise<void> CoordinatorService::finished(FinishedContext context) {
   outcome.prompt_tokens = params.getPromptTokens();
   outcome.cached_tokens = params.getCachedTokens();
   outcome.ok = params.getOk();
+  outcome.queue_s = params.getQueueS();
+  outcome.prefill_s = params.getPrefillS();
+  outcome.decode_s = params.getDecodeS();
+  outcome.generated_tokens = params.getGeneratedTokens();
+  outcome.moves = params.getMoves();
   coordinator_.Finished(outcome);
+  held_.LetGo();
   return kj::READY_NOW;
 }
 
@@ -183,7 +208,11 @@ kj::Promise<void> CoordinatorService::metrics(MetricsContext context) {
 }
 
 kj::Promise<void> RunTicks(Coordinator& coordinator, kj::Timer& timer, Duration interval) {
-  return timer.afterDelay(interval.count() * kj::NANOSECONDS).then([&coordinator, &timer, interval]() {
+  const kj::TimePoint due = timer.now() + interval.count() * kj::NANOSECONDS;
+  return timer.atTime(due).then([&coordinator, &timer, interval, due]() {
+    // This process itself was stopped, or the machine is very busy: nobody could be heard meanwhile, so nobody was silent.
+    const Duration late = std::chrono::nanoseconds((timer.now() - due) / kj::NANOSECONDS);
+    if (late > kLateTicks * interval) coordinator.Forgive(late);
     for (const WorkerId id : coordinator.Tick()) LOG_WARN("worker {} has fallen silent and counts as dead", id.value);
     return RunTicks(coordinator, timer, interval);
   });

@@ -5,6 +5,7 @@
 
 #include "base/metrics.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/held_routes.h"
 #include "protocol/cluster.capnp.h"
 #include "protocol/loop.h"
 
@@ -13,7 +14,7 @@ namespace baton {
 /// Thread: the loop's. `coordinator`, `metrics` and `timer` outlive the service and every session it gave.
 class CoordinatorService final : public wire::Coordinator::Server {
  public:
-  CoordinatorService(Coordinator& coordinator, Metrics& metrics) : coordinator_(coordinator), metrics_(metrics) {}
+  CoordinatorService(Coordinator& coordinator, Metrics& metrics, kj::Timer& timer) : coordinator_(coordinator), metrics_(metrics), held_(coordinator, timer) {}
 
   kj::Promise<void> register_(RegisterContext context) override;
   kj::Promise<void> route(RouteContext context) override;
@@ -29,6 +30,7 @@ class CoordinatorService final : public wire::Coordinator::Server {
  private:
   Coordinator& coordinator_;
   Metrics& metrics_;
+  HeldRoutes held_;
 };
 
 /// Declares the silent dead, `interval` by interval, for as long as the promise lives.

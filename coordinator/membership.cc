@@ -8,6 +8,7 @@
 namespace baton {
 namespace {
 
+constexpr uint32_t kMostIds = 1u << 31;  // what the prefix index can hold
 constexpr std::array<std::string_view, 5> kRoles = {"coordinator", "gateway", "store", "prefill", "decode"};
 
 bool Computes(const MemberInfo& info) { return info.Has("prefill") || info.Has("decode"); }
@@ -31,7 +32,8 @@ void Member::SetRoles() {
   store = info.Has("store");
 }
 
-Membership::Membership(MembershipConfig config, uint64_t first_incarnation) : config_(config), next_incarnation_(std::max<uint64_t>(1, first_incarnation)) {}
+Membership::Membership(MembershipConfig config, uint64_t first_incarnation, Instant now)
+    : config_(config), begin_(now), next_incarnation_(std::max<uint64_t>(1, first_incarnation)) {}
 
 Status Membership::CheckInfo(const MemberInfo& info) const {
   if (info.name.empty()) return InvalidError("a worker must have a name");
@@ -61,22 +63,40 @@ Status Membership::MakeRoom() {
   return OkStatus();
 }
 
+/// Numbers for one whose name is not known here.
+Status Membership::GiveNumbers(MemberInfo& info, Instant now) {
+  const bool returns = info.id.value != 0 && info.id.value < kMostIds && members_.count(info.id) == 0;
+  if (!returns && Settles(now)) {
+    return UnavailableError("the coordinator has just started and lets the members of its former life come back first; try again");
+  }
+  RETURN_IF_ERROR(MakeRoom());
+  if (!returns) {
+    while (members_.count(WorkerId(next_id_)) != 0) ++next_id_;
+    info.id = WorkerId(next_id_++);
+    info.incarnation = Incarnation();
+  }
+  if (info.incarnation.value == 0 || info.incarnation.value >= next_incarnation_) info.incarnation = Incarnation(next_incarnation_++);
+  by_name_[info.name] = info.id;
+  return OkStatus();
+}
+
 Result<MemberInfo> Membership::Register(MemberInfo info, Instant now) {
   RETURN_IF_ERROR(CheckInfo(info));  // a refused one changes nothing, not even the life of a worker of its name
   const auto known = by_name_.find(info.name);
-  if (known != by_name_.end() && members_.at(known->second).alive) Bury(members_.at(known->second));
-  if (known == by_name_.end()) {
-    RETURN_IF_ERROR(MakeRoom());
-    info.id = WorkerId(next_id_++);
-    by_name_[info.name] = info.id;
-  } else {
-    info.id = known->second;
-  }
-  info.incarnation = Incarnation(next_incarnation_++);
-  info.draining = false;
   Member member;
+  if (known == by_name_.end()) {
+    RETURN_IF_ERROR(GiveNumbers(info, now));
+  } else {
+    const Member& former = members_.at(known->second);
+    member.stuck = former.stuck;
+    member.load.steps = former.load.steps;
+    if (former.alive) Bury(members_.at(known->second));
+    info.id = known->second;
+    info.incarnation = Incarnation(next_incarnation_++);
+  }
+  info.draining = false;
   member.info = info;
-  member.registered_at = member.last_heard = now;
+  member.registered_at = member.last_heard = member.last_step = now;
   member.SetRoles();
   if (Computes(info) && identity_.empty()) identity_ = info.model;
   members_[info.id] = std::move(member);
@@ -94,8 +114,8 @@ Status Membership::Announce(WorkerId id, Incarnation incarnation, std::string tr
   if (member == nullptr) return AbortedError("incarnation {} of worker {} is over; register again", incarnation.value, id.value);
   member->info.transport_kind = std::move(transport_kind);
   member->info.transport_address = std::move(transport_address);
-  member->ready = true;
-  member->last_heard = now;
+  member->ready = !member->stuck;
+  member->last_heard = member->ready_at = now;
   ++version_;
   return OkStatus();
 }
@@ -112,6 +132,13 @@ HeartbeatVerdict Membership::Heartbeat(WorkerId id, Incarnation incarnation, uin
     member->synced = snapshot || (member->synced && next);
     member->last_sequence = sequence;
     member->last_heard = now;
+    if (load.steps != member->load.steps || load.running + load.waiting == 0) {
+      member->last_step = now;
+      if (std::exchange(member->stuck, false)) {
+        member->ready = true;
+        ++version_;
+      }
+    }
     member->load = Clean(load);
     verdict.action = snapshot || !next ? HeartbeatAction::kReplace : HeartbeatAction::kApply;
     if (draining && !member->info.draining) {
@@ -126,7 +153,7 @@ HeartbeatVerdict Membership::Heartbeat(WorkerId id, Incarnation incarnation, uin
 
 void Membership::Bury(Member& member) {
   member.alive = member.ready = member.synced = false;
-  member.load = {};
+  member.load = {.steps = member.load.steps};
   ++version_;
   for (const auto& [id, other] : members_) {
     if (other.alive && Computes(other.info)) return;
@@ -144,11 +171,22 @@ bool Membership::Disconnect(WorkerId id, Incarnation incarnation) {
 std::vector<WorkerId> Membership::Expire(Instant now) {
   std::vector<WorkerId> dead;
   for (auto& [id, member] : members_) {
-    if (!member.alive || ToSeconds(now - member.last_heard) <= config_.dead_after_s) continue;
+    if (!member.alive) continue;
+    const bool silent = ToSeconds(now - member.last_heard) > config_.dead_after_s;
+    const bool stuck = member.ready && config_.stuck_after_s > 0 && ToSeconds(now - member.last_step) > config_.stuck_after_s;
+    if (!silent && !stuck) continue;
+    member.stuck = member.stuck || !silent;
     Bury(member);
     dead.push_back(id);
   }
   return dead;
+}
+
+void Membership::Forgive(Duration gap) {
+  for (auto& [id, member] : members_) {
+    member.last_heard += gap;
+    member.last_step += gap;
+  }
 }
 
 Status Membership::Drain(WorkerId id) {
@@ -159,7 +197,7 @@ Status Membership::Drain(WorkerId id) {
   return OkStatus();
 }
 
-Status Membership::SetRole(WorkerId id, const std::string& role) {
+Status Membership::SetRole(WorkerId id, const std::string& role, Instant now) {
   const auto it = members_.find(id);
   if (it == members_.end() || !it->second.alive) return NotFoundError("there is no worker {}; `baton top` lists them", id.value);
   MemberInfo& info = it->second.info;
@@ -171,13 +209,24 @@ Status Membership::SetRole(WorkerId id, const std::string& role) {
   const auto decodes = [](const Member& m) { return m.ready && m.decode && !m.info.draining; };
   const bool others = std::any_of(members_.begin(), members_.end(), [&](const auto& m) { return m.first != id && decodes(m.second); });
   if (role == "prefill" && it->second.decode && !others) return InvalidError("worker {} is the last that decodes; give another that role first", id.value);
+  const double since_s = it->second.switched_at == Instant::min() ? config_.role_dwell_s : ToSeconds(now - it->second.switched_at);
+  if (since_s < config_.role_dwell_s) {
+    return ExhaustedError("worker {} switched its role {:.1f} s ago; a role is kept for {} s, so that two who disagree do not make it flap", id.value, since_s,
+                          config_.role_dwell_s);
+  }
   for (const std::string& kept : info.roles) {  // a rank may also be the gateway or the store
     if (kept != "prefill" && kept != "decode") roles.push_back(kept);
   }
   info.roles = std::move(roles);
+  it->second.switched_at = now;
   it->second.SetRoles();
   ++version_;
   return OkStatus();
+}
+
+Member* Membership::Edit(WorkerId id) {
+  const auto it = members_.find(id);
+  return it == members_.end() ? nullptr : &it->second;
 }
 
 const Member* Membership::Find(WorkerId id) const {

@@ -11,17 +11,26 @@ constexpr double kLongestPendingS = 2;  // a worker whose heartbeats stopped is 
 
 }  // namespace
 
-void Predictions::PendingOfWorker::Push(const Pending& pending) {
+void Predictions::PendingOfWorker::Push(const Pending& pending, Instant now) {
   requests.push_back(pending);
+  queued_tokens = QueuedAt(now) + pending.prefill_tokens;
+  queued_at = now;
   sum.queued_prefill_tokens += pending.prefill_tokens;
   sum.running += pending.decodes ? 1 : 0;
   sum.total_blocks += pending.blocks;
+}
+
+void Predictions::PendingOfWorker::Report(const WorkerLoad& load, Instant now) {
+  tokens_per_s = load.prefill_tokens_per_s;
+  queued_tokens = static_cast<double>(load.queued_prefill_tokens + sum.queued_prefill_tokens);
+  queued_at = now;
 }
 
 void Predictions::PendingOfWorker::Erase(std::deque<Pending>::iterator at) {
   sum.queued_prefill_tokens -= at->prefill_tokens;
   sum.running -= at->decodes ? 1 : 0;
   sum.total_blocks -= at->blocks;
+  queued_tokens = std::max(0.0, queued_tokens - at->prefill_tokens);  // nearly: some of it may have been computed
   requests.erase(at);
 }
 
@@ -55,8 +64,8 @@ void Predictions::Routed(const RouteQuery& query, const RouteCandidate& chosen, 
   const uint32_t uncached = query.prompt_tokens - chosen.cached_tokens;
   const auto blocks = static_cast<uint32_t>(CeilDiv(uint64_t{query.prompt_tokens} + 1, std::max(1u, query.block_tokens)));
   const bool local = chosen.prefill == WorkerId();
-  pending_[chosen.decode].Push({query.request, now, local ? uncached : 0, blocks, true});
-  if (!local) pending_[chosen.prefill].Push({query.request, now, uncached, blocks, false});
+  pending_[chosen.decode].Push({query.request, now, local ? uncached : 0, blocks, true}, now);
+  if (!local) pending_[chosen.prefill].Push({query.request, now, uncached, blocks, false}, now);
   if (uncached < config_.min_stride * query.block_tokens) return;  // nothing new that would show
   Sample(keys);
   Expect(local ? chosen.decode : chosen.prefill, now);
@@ -68,9 +77,10 @@ void Predictions::Forget() {
   prefixes_.pop_front();
 }
 
-void Predictions::Reported(WorkerId worker, Instant now) {
-  const auto it = pending_.find(worker);
-  if (it != pending_.end()) it->second.EraseOlder(now, config_.settle_s);
+void Predictions::Reported(WorkerId worker, const WorkerLoad& load, Instant now) {
+  PendingOfWorker& pending = pending_[worker];
+  pending.EraseOlder(now, config_.settle_s);
+  pending.Report(load, now);
 }
 
 void Predictions::Finished(RequestId request, const RouteCandidate& chosen) {
@@ -94,13 +104,15 @@ void Predictions::Expire(Instant now) {
   for (auto& [worker, pending] : pending_) pending.EraseOlder(now, kLongestPendingS);
 }
 
-void Predictions::AddTo(WorkerId worker, WorkerLoad& load) const {
-  const auto it = pending_.find(worker);
-  if (it == pending_.end()) return;
-  const WorkerLoad& sum = it->second.sum;
-  load.queued_prefill_tokens += sum.queued_prefill_tokens;
-  load.running += sum.running;
-  load.free_blocks -= std::min(load.free_blocks, sum.total_blocks);
+void Predictions::AddTo(std::span<WorkerView> views, Instant now) const {
+  for (const auto& [worker, pending] : pending_) {
+    if (pending.requests.empty() && pending.queued_tokens == 0) continue;
+    const auto view = std::lower_bound(views.begin(), views.end(), worker, [](const WorkerView& v, WorkerId id) { return v.id < id; });
+    if (view == views.end() || view->id != worker) continue;
+    view->load.queued_prefill_tokens = static_cast<uint64_t>(pending.QueuedAt(now));
+    view->load.running += pending.sum.running;
+    view->load.free_blocks -= std::min(view->load.free_blocks, pending.sum.total_blocks);
+  }
 }
 
 void Predictions::Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const {

@@ -5,6 +5,7 @@
 // Thread: one.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <span>
@@ -32,14 +33,14 @@ class Predictions {
   /// `request` went that way; `keys` is its chain.
   void Routed(const RouteQuery& query, const RouteCandidate& chosen, std::span<const BlockKey> keys, Instant now);
   /// The worker's load of now is known: what is older than settle_s is in it.
-  void Reported(WorkerId worker, Instant now);
+  void Reported(WorkerId worker, const WorkerLoad& load, Instant now);
   /// `chosen` is what Routed was given.
   void Finished(RequestId request, const RouteCandidate& chosen);
   void Drop(WorkerId worker);
   void Expire(Instant now);
 
-  /// Adds what is in flight to a worker's reported load.
-  void AddTo(WorkerId worker, WorkerLoad& load) const;
+  /// Adds what is in flight to the reported loads, and takes off what was computed since; `views` by ascending id.
+  void AddTo(std::span<WorkerView> views, Instant now) const;
   /// Blocks of the chain that each worker will hold, rounded down to a kept key.
   void Match(std::span<const BlockKey> keys, std::vector<PrefixMatch>& out) const;
 
@@ -54,7 +55,12 @@ class Predictions {
   struct PendingOfWorker {
     std::deque<Pending> requests;  // oldest first
     WorkerLoad sum;                // what they add
-    void Push(const Pending& pending);
+    // Prompt tokens that wait there: as reported, with what was routed since, shrinking at the measured rate.
+    double queued_tokens = 0, tokens_per_s = 0;
+    Instant queued_at;
+    double QueuedAt(Instant now) const { return std::max(0.0, queued_tokens - tokens_per_s * ToSeconds(now - queued_at)); }
+    void Push(const Pending& pending, Instant now);
+    void Report(const WorkerLoad& load, Instant now);
     void Erase(std::deque<Pending>::iterator at);
     void EraseOlder(Instant now, double age_s);
   };

@@ -9,7 +9,7 @@ namespace {
 
 constexpr double kFullest = 0.9, kAfterResize = 0.8, kSparsest = 0.4;
 constexpr size_t kFewestHomes = 16;
-constexpr size_t kPrefetchAhead = 8;  // keys: a table of millions misses every cache, and 8 misses overlap
+constexpr size_t kAhead = 16;  // keys whose entries are on their way: a table of millions misses every cache, and so many misses overlap
 
 }  // namespace
 
@@ -111,20 +111,21 @@ bool PrefixIndex::Add(WorkerId holder, const BlockKey& key) {
   return true;
 }
 
-void PrefixIndex::Remove(WorkerId holder, const BlockKey& key) {
+bool PrefixIndex::Remove(WorkerId holder, const BlockKey& key) {
   const Tag tag = TagOf(key);
   Shard& shard = shards_[tag.high >> 56];
   const size_t at = Find(shard, tag);
-  if (!IsAt(shard, at, tag) || !sets_.Contains(shard.slots[at].holders, holder.value)) return;
+  if (!IsAt(shard, at, tag) || !sets_.Contains(shard.slots[at].holders, holder.value)) return false;
   --holder_blocks_;
   const HolderRef left = sets_.Without(shard.slots[at].holders, holder.value);
   if (left != kNoHolder) {
     shard.slots[at].holders = left;
-    return;
+    return true;
   }
   --keys_;
   Erase(shard, at);
   ShrinkIfSparse(shard);
+  return true;
 }
 
 void PrefixIndex::Drop(WorkerId holder) {
@@ -149,19 +150,17 @@ void PrefixIndex::Drop(WorkerId holder) {
   }
 }
 
-HolderRef PrefixIndex::HoldersOf(const BlockKey& key) const {
-  const Tag tag = TagOf(key);
+HolderRef PrefixIndex::HoldersOf(const Tag& tag) const {
   const Shard& shard = shards_[tag.high >> 56];
   const size_t at = Find(shard, tag);
   return IsAt(shard, at, tag) ? shard.slots[at].holders : kNoHolder;
 }
 
 bool PrefixIndex::Holds(WorkerId holder, const BlockKey& key) const {
-  return sets_.Contains(HoldersOf(key), holder.value);
+  return sets_.Contains(HoldersOf(TagOf(key)), holder.value);
 }
 
-void PrefixIndex::Prefetch(const BlockKey& key) const {
-  const Tag tag = TagOf(key);
+void PrefixIndex::Prefetch(const Tag& tag) const {
   const Shard& shard = shards_[tag.high >> 56];
   if (shard.homes != 0) __builtin_prefetch(&shard.slots[HomeOf(shard, tag.high)]);
 }
@@ -171,10 +170,12 @@ void PrefixIndex::Match(std::span<const BlockKey> chain, std::vector<PrefixMatch
   HolderRef before = kNoHolder;
   size_t alive = 0;  // out[0, alive) hold all blocks so far, in ascending order of id; the others ended earlier
   size_t block = 0;
-  for (const BlockKey& key : chain.first(std::min(kPrefetchAhead, chain.size()))) Prefetch(key);
+  std::array<Tag, kAhead> tags;  // of the keys from `block` on, in a ring
+  for (size_t i = 0; i < std::min(kAhead, chain.size()); ++i) Prefetch(tags[i] = TagOf(chain[i]));
   for (; block < chain.size(); ++block) {
-    if (block + kPrefetchAhead < chain.size()) Prefetch(chain[block + kPrefetchAhead]);
-    const HolderRef holders = HoldersOf(chain[block]);
+    const Tag tag = tags[block % kAhead];
+    if (block + kAhead < chain.size()) Prefetch(tags[block % kAhead] = TagOf(chain[block + kAhead]));
+    const HolderRef holders = HoldersOf(tag);
     if (holders == kNoHolder) break;
     if (holders == before) continue;
     before = holders;

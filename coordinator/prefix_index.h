@@ -30,8 +30,8 @@ class PrefixIndex {
  public:
   /// `holder` (1 to 2^31 - 1) holds `key`; false where that was known.
   bool Add(WorkerId holder, const BlockKey& key);
-  /// It no longer does; of something not held: changes nothing.
-  void Remove(WorkerId holder, const BlockKey& key);
+  /// It no longer does; false (and nothing changes) where it was not held.
+  bool Remove(WorkerId holder, const BlockKey& key);
   /// It holds nothing any more. One pass over the table: milliseconds for a million blocks.
   void Drop(WorkerId holder);
   bool Holds(WorkerId holder, const BlockKey& key) const;
@@ -68,8 +68,8 @@ class PrefixIndex {
   static void Insert(Shard& shard, size_t at, const Entry& entry);
   static void Erase(Shard& shard, size_t at);
   static void ShrinkIfSparse(Shard& shard);
-  HolderRef HoldersOf(const BlockKey& key) const;
-  void Prefetch(const BlockKey& key) const;
+  HolderRef HoldersOf(const Tag& tag) const;
+  void Prefetch(const Tag& tag) const;
 
   std::array<Shard, kShards> shards_;
   HolderSets sets_;

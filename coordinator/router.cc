@@ -34,7 +34,12 @@ class Rates {
   }
   double PrefillTokensPerS(const WorkerView& w) const { return prefill_.Or(w.load.prefill_tokens_per_s); }
   double DecodeStepS(const WorkerView& w) const { return step_.Or(w.load.decode_step_s); }
-  double TransferBytesPerS(const WorkerView& w) const { return transfer_.Or(w.load.transfer_bytes_per_s); }
+  double TransferBytesPerS(const WorkerView& w, WorkerId to) const {
+    for (const PathSpeed& path : w.paths) {
+      if (path.peer == to && path.bytes_per_s > 0) return path.bytes_per_s;
+    }
+    return transfer_.Or(w.load.transfer_bytes_per_s);
+  }
   double TransferLatencyS(const WorkerView& w) const { return latency_.Or(w.transfer_latency_s); }
   double StoreBytesPerS(const WorkerView& w) const { return store_.Or(w.load.store_bytes_per_s); }
 
@@ -75,6 +80,22 @@ LoadKey LoadOf(const WorkerView& w) {
   return {uint64_t{w.load.running} + w.load.waiting, w.load.queued_prefill_tokens, w.id.value};
 }
 
+/// The `kept` least of `items`, in order. Pointers are moved, not the items.
+template <typename T>
+std::vector<const T*> InOrder(const std::vector<T>& items, size_t kept) {
+  std::vector<const T*> order;
+  order.reserve(items.size());
+  for (const T& item : items) order.push_back(&item);
+  const auto less = [](const T* a, const T* b) { return *a < *b; };
+  if (kept < order.size()) {
+    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept), order.end(), less);
+    order.resize(kept);
+  } else {
+    std::sort(order.begin(), order.end(), less);
+  }
+  return order;
+}
+
 class Planner {
  public:
   Planner(const RouterConfig& config, const RouteQuery& query, std::span<const WorkerView> workers)
@@ -82,6 +103,7 @@ class Planner {
         block_tokens_(std::max(1u, query.block_tokens)), prompt_blocks_(CeilDiv(query.prompt_tokens, block_tokens_)) {
     for (const WorkerView& w : workers) {
       if (w.store) store_blocks_ = std::max(store_blocks_, w.matched_blocks);
+      paths_differ_ = paths_differ_ || !w.paths.empty();
     }
   }
 
@@ -92,16 +114,19 @@ class Planner {
     RouteCandidate candidate;
     const WorkerView* decode = nullptr;
     const WorkerView* prefill = nullptr;  // null: local
-    std::tuple<double, LoadKey, LoadKey> Key() const {
-      return {candidate.cost.total_s, LoadOf(*decode), prefill == nullptr ? LoadKey{} : LoadOf(*prefill)};
+    std::tuple<LoadKey, LoadKey> Tie() const { return {LoadOf(*decode), prefill == nullptr ? LoadKey{} : LoadOf(*prefill)}; }
+    bool operator<(const Option& other) const {
+      const double mine = candidate.cost.total_s, others = other.candidate.cost.total_s;
+      return mine < others || (mine == others && Tie() < other.Tie());
     }
-    bool operator<(const Option& other) const { return Key() < other.Key(); }
   };
   struct Decoding {  // a decode worker with its two ways
     const WorkerView* worker;
     Option local;
     std::optional<Option> remote;  // none: has to be local
-    const Option& Best() const { return remote && *remote < local ? *remote : local; }
+    bool remote_wins = false;
+    const Option& Best() const { return remote_wins ? *remote : local; }
+    bool operator<(const Decoding& other) const { return Best() < other.Best(); }
   };
 
   bool Fits(const WorkerView& w) const { return w.load.total_blocks == 0 || CeilDiv(uint64_t{query_.prompt_tokens} + 1, block_tokens_) <= w.load.total_blocks; }
@@ -119,7 +144,7 @@ class Planner {
   const WorkerView* ByPolicy(std::vector<const WorkerView*> among) const;
   const Computing* PrefillByPolicy(const WorkerView& decode) const;
   Decoding WaysOf(const WorkerView& decode);
-  void Fill(RouteDecision& decision, std::vector<Decoding>& ways, const Decoding& chosen) const;
+  void Fill(RouteDecision& decision, const std::vector<Decoding>& ways, const Decoding& chosen) const;
   void FillPrefills(RouteDecision& decision, const Decoding& chosen, bool remote) const;
   std::string Why(const Decoding& chosen, const Option& option) const;
 
@@ -130,6 +155,7 @@ class Planner {
   uint32_t answer_tokens_, block_tokens_;
   uint64_t prompt_blocks_;
   uint32_t store_blocks_ = 0;
+  bool paths_differ_ = false;
   std::string note_;  // why the decode workers are not the usual ones
   std::vector<Computing> prefills_;
   /// The two best prefill workers for a decode worker that holds so many blocks (two: the best may be the decode worker itself).
@@ -180,7 +206,9 @@ PromptCost Planner::PromptOn(const WorkerView& w) const {
   cost.uncached_tokens = query_.prompt_tokens - cost.cached_tokens;
   const double rate = rates_.PrefillTokensPerS(w);
   cost.queue_s = static_cast<double>(w.load.queued_prefill_tokens) / rate;
-  cost.prefill_s = cost.uncached_tokens / rate;
+  const StepModel& step = w.load.step_model;
+  cost.prefill_s = step.known() ? step.PrefillSeconds(cost.uncached_tokens, cost.cached_tokens, std::max(1u, config_.prefill_chunk_tokens), w.load.running)
+                                : cost.uncached_tokens / rate;
   if (cost.from_store) {
     cost.store_load_s = static_cast<double>(store_blocks_ - w.matched_blocks) * static_cast<double>(query_.block_bytes) / rates_.StoreBytesPerS(w);
   }
@@ -191,8 +219,9 @@ double Planner::DecodeSeconds(const WorkerView& w) const {
   const double step = rates_.DecodeStepS(w);
   const double running = w.load.running;
   double seconds = w.load.waiting * step;
-  // A step takes a + b * streams; the knee is a / b. One more stream makes each of the others' tokens b later.
-  seconds += answer_tokens_ * step / (running + config_.decode_knee_streams) * running;
+  // A step takes a + b * streams, and one more stream makes each of the others' tokens b later. Unmeasured: the knee is a / b.
+  const double row_s = w.load.step_model.known() ? w.load.step_model.row_s : step / (running + config_.decode_knee_streams);
+  seconds += answer_tokens_ * row_s * running;
   const uint64_t needed = CeilDiv(uint64_t{query_.prompt_tokens} + answer_tokens_, block_tokens_) - std::min<uint64_t>(w.matched_blocks, prompt_blocks_);
   if (w.load.total_blocks > 0 && needed > w.load.free_blocks) {  // that share of what runs must end first
     const double used = std::max(1u, w.load.total_blocks - std::min(w.load.free_blocks, w.load.total_blocks));
@@ -203,7 +232,7 @@ double Planner::DecodeSeconds(const WorkerView& w) const {
 
 double Planner::TransferSeconds(const WorkerView& decode, const Computing& prefill) const {
   const uint64_t blocks = prompt_blocks_ - std::min<uint64_t>(decode.matched_blocks, prompt_blocks_);
-  const double bytes_s = static_cast<double>(blocks) * static_cast<double>(query_.block_bytes) / rates_.TransferBytesPerS(*prefill.worker);
+  const double bytes_s = static_cast<double>(blocks) * static_cast<double>(query_.block_bytes) / rates_.TransferBytesPerS(*prefill.worker, decode.id);
   return rates_.TransferLatencyS(*prefill.worker) + std::max(0.0, bytes_s - prefill.prompt.prefill_s);
 }
 
@@ -229,9 +258,10 @@ Planner::Option Planner::Remote(const WorkerView& decode, const Computing& prefi
 }
 
 /// Null where no other worker prefills. What a decode worker holds decides how much is sent to it, so decode workers that hold
-/// equally much have the same best prefill worker: found once.
+/// equally much have the same best prefill worker: found once, unless the ways to them differ.
 const Computing* Planner::BestPrefill(const WorkerView& decode) {
-  auto known = std::find_if(best_.begin(), best_.end(), [&](const Best& b) { return b.matched_blocks == decode.matched_blocks; });
+  const auto fits = [&](const Best& b) { return !paths_differ_ && b.matched_blocks == decode.matched_blocks; };
+  auto known = std::find_if(best_.begin(), best_.end(), fits);
   if (known == best_.end()) {
     Best best{decode.matched_blocks};
     using Key = std::tuple<double, LoadKey>;
@@ -277,10 +307,12 @@ const Computing* Planner::PrefillByPolicy(const WorkerView& decode) const {
 }
 
 Planner::Decoding Planner::WaysOf(const WorkerView& decode) {
-  Decoding ways{&decode, Local(decode), std::nullopt};
+  Decoding ways{&decode, Local(decode), std::nullopt, false};
   if (query_.prompt_tokens - ways.local.candidate.cached_tokens < config_.local_prefill_tokens) return ways;
   const Computing* prefill = config_.policy == RoutePolicy::kCost ? BestPrefill(decode) : PrefillByPolicy(decode);
-  if (prefill != nullptr) ways.remote = Remote(decode, *prefill);
+  if (prefill == nullptr) return ways;
+  ways.remote = Remote(decode, *prefill);
+  ways.remote_wins = *ways.remote < ways.local;
   return ways;
 }
 
@@ -297,20 +329,19 @@ std::string Planner::Why(const Decoding& chosen, const Option& option) const {
   return fmt::format("prefill {}: {:.3g} s < local {:.3g} s", prefill, remote_s, local_s);
 }
 
-void Planner::Fill(RouteDecision& decision, std::vector<Decoding>& ways, const Decoding& chosen) const {
+void Planner::Fill(RouteDecision& decision, const std::vector<Decoding>& ways, const Decoding& chosen) const {
   const Option& option = config_.policy == RoutePolicy::kCost || !chosen.remote ? chosen.Best() : *chosen.remote;
   decision.chosen = option.candidate;
   decision.answer_s = answer_tokens_ * rates_.DecodeStepS(*option.decode);
   decision.reason = fmt::format("decode={} prefill={} cached={}/{} why=\"{}{}{}\"", option.candidate.decode.value,
                                 option.prefill == nullptr ? "local" : std::to_string(option.candidate.prefill.value), option.candidate.cached_tokens,
                                 CacheSourceName(option.candidate.cached_from), note_, note_.empty() ? "" : "; ", Why(chosen, option));
-  const size_t kept = std::min<size_t>(ways.size(), config_.max_candidates / 2 + config_.alternates + 1);
-  std::partial_sort(ways.begin(), ways.begin() + kept, ways.end(), [](const Decoding& a, const Decoding& b) { return a.Best() < b.Best(); });
-  decision.candidates.reserve(2 * kept);
-  for (const Decoding& way : std::span(ways).first(kept)) {
-    decision.candidates.push_back(way.local.candidate);
-    if (way.remote) decision.candidates.push_back(way.remote->candidate);
-    if (way.worker != chosen.worker && decision.decode_alternates.size() < config_.alternates) decision.decode_alternates.push_back(way.worker->id);
+  const auto order = InOrder(ways, config_.max_candidates / 2 + config_.alternates + 1);
+  decision.candidates.reserve(2 * order.size() + (chosen.remote ? std::min<size_t>(prefills_.size(), config_.max_candidates / 2 + config_.alternates) : 0));
+  for (const Decoding* way : order) {
+    decision.candidates.push_back(way->local.candidate);
+    if (way->remote) decision.candidates.push_back(way->remote->candidate);
+    if (way->worker != chosen.worker && decision.decode_alternates.size() < config_.alternates) decision.decode_alternates.push_back(way->worker->id);
   }
   if (chosen.remote) FillPrefills(decision, chosen, option.prefill != nullptr);
 }
@@ -322,12 +353,10 @@ void Planner::FillPrefills(RouteDecision& decision, const Decoding& chosen, bool
   for (const Computing& c : prefills_) {
     if (c.worker != chosen.worker && c.worker != chosen.remote->prefill) others.push_back(Remote(*chosen.worker, c));
   }
-  const size_t kept = std::min<size_t>(others.size(), config_.max_candidates / 2 + config_.alternates);
-  std::partial_sort(others.begin(), others.begin() + kept, others.end());
   if (remote) decision.prefill_order.push_back(chosen.remote->candidate.prefill);
-  for (const Option& other : std::span(others).first(kept)) {
-    decision.candidates.push_back(other.candidate);
-    if (remote && decision.prefill_order.size() <= config_.alternates) decision.prefill_order.push_back(other.candidate.prefill);
+  for (const Option* other : InOrder(others, config_.max_candidates / 2 + config_.alternates)) {
+    decision.candidates.push_back(other->candidate);
+    if (remote && decision.prefill_order.size() <= config_.alternates) decision.prefill_order.push_back(other->candidate.prefill);
   }
 }
 
@@ -350,14 +379,13 @@ RouteDecision Planner::Decide() {
   size_t chosen = 0;
   if (config_.policy == RoutePolicy::kCost) {
     for (size_t i = 1; i < ways.size(); ++i) {
-      if (ways[i].Best() < ways[chosen].Best()) chosen = i;
+      if (ways[i] < ways[chosen]) chosen = i;
     }
   } else {
     const WorkerView* picked = ByPolicy(decodes);
     while (ways[chosen].worker != picked) ++chosen;
   }
-  const Decoding winner = ways[chosen];  // `ways` is sorted below
-  Fill(decision, ways, winner);
+  Fill(decision, ways, ways[chosen]);
   return decision;
 }
 

@@ -19,6 +19,7 @@
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/step_model.h"
 
 namespace baton {
 
@@ -29,6 +30,7 @@ std::string_view RoutePolicyName(RoutePolicy policy);
 
 struct RouterConfig {
   RoutePolicy policy = RoutePolicy::kCost;
+  uint32_t prefill_chunk_tokens = 256;    // of an engine's step: each chunk costs a step's base
   uint32_t local_prefill_tokens = 64;     // fewer uncached tokens always prefill on the decode worker
   uint32_t expected_answer_tokens = 256;  // answers rarely use all of max_tokens: what decode_s counts at most
   double decode_knee_streams = 8;         // batch at which a decode step takes twice as long as with one stream
@@ -43,12 +45,19 @@ struct RouterConfig {
          default_transfer_latency_s = 5e-4, default_store_bytes_per_s = 5e8;
 };
 
+struct PathSpeed {
+  WorkerId peer;
+  double bytes_per_s = 0;
+};
+
 /// As a worker's heartbeat says it. A rate of 0 is not measured yet.
 struct WorkerLoad {
   uint32_t running = 0, waiting = 0;
   uint32_t free_blocks = 0, total_blocks = 0;  // free includes what eviction can free; total 0 = unknown
   uint64_t queued_prefill_tokens = 0;
+  uint64_t steps = 0;  // of its engine, since its start
   double prefill_tokens_per_s = 0, decode_step_s = 0, transfer_bytes_per_s = 0, store_bytes_per_s = 0;
+  StepModel step_model;
 };
 
 struct WorkerView {
@@ -57,7 +66,9 @@ struct WorkerView {
   bool draining = false;                                // gets nothing new
   WorkerLoad load;
   uint32_t matched_blocks = 0;    // leading blocks of the prompt that it holds
+  double age_s = 0;               // since it became ready
   double transfer_latency_s = 0;  // 0 = not measured
+  std::span<const PathSpeed> paths;  // of its hand-offs, where one to a single worker is far from load.transfer_bytes_per_s
 };
 
 struct RouteQuery {
@@ -97,6 +108,9 @@ struct RouteDecision {
   std::string reason;  // decode=3 prefill=2 cached=128/store why="prefill 2: 0.41 s < local 0.80 s"
   double answer_s = 0;       // expected time of writing the answer there, alone
   double retry_after_s = 0;  // where status is not ok
+  bool held = false;         // status kAborted: it waits for its turn at the coordinator, neither admitted nor refused
+  double held_s = 0;         // how long it waited there
+  double predicted_ttft_s = 0;  // with that, and calibrated: what the terms leave out
   bool ok() const { return status.ok(); }
 };
 

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "gateway/cache_request.h"
 
 namespace baton {
 namespace {
@@ -68,7 +69,8 @@ void Answer::StartChoices() {
   last_token_.assign(running_, start_);
   for (uint32_t index = 0; index < running_; ++index) {
     choices_.push_back(std::make_unique<Choice>(
-        Choice::Options{index, index / per_prompt, !request_.stream, keep_events, request_.stops, request_.include_stop}, state_.codec, *this));
+        Choice::Options{index, index / per_prompt, !request_.stream, keep_events, request_.return_cache, request_.stops, request_.include_stop},
+        state_.codec, *this));
   }
   for (const auto& choice : choices_) {
     if (error_) return;
@@ -81,7 +83,9 @@ void Answer::StartChoices() {
     generate.sampling.seed = ChoiceSeed(seed, choice->index() % per_prompt);
     generate.ignore_eos = request_.ignore_eos;
     generate.stop_tokens = request_.stop_tokens;
+    generate.prediction = request_.prediction;
     generate.priority = request_.priority;
+    generate.keep = request_.return_cache || !request_.cache_tokens.empty();
     if (generate.max_tokens == 0) choice->EndEmpty();
     else choice->Start(state_.backend, std::move(generate));
   }
@@ -127,6 +131,27 @@ void Answer::OnChoiceToken(Choice& choice, std::string_view text, const TokenEve
 }
 
 void Answer::OnChoiceEnd(Choice& choice, std::string_view rest) {
+  if (error_) return;
+  if (!request_.return_cache) return EndChoice(choice, rest);
+  last_event_ = state_.clock.Now();
+  keeping_ = KeepCache(choice).then([this, &choice, rest = std::string(rest)](Result<CacheHandle> handle) {
+    if (!handle.ok()) return Fail(CacheError(handle.status()));
+    form_->set_cache_id(handle->record.id);
+    EndChoice(choice, rest);
+  }).eagerlyEvaluate([this](kj::Exception&&) { Fail({500, "the answer's cache could not be kept", "return_cache", "internal", 0}); });
+}
+
+/// All tokens of the answer but those that no request could go on from.
+Caches::Made Answer::KeepCache(const Choice& choice) {
+  std::vector<TokenId> tokens = request_.prompts.front();
+  const std::vector<TokenId> answered = choice.KeptTokens(state_.codec);
+  tokens.insert(tokens.end(), answered.begin(), answered.end());
+  tokens.resize(std::min<size_t>(tokens.size(), state_.backend.card().max_positions - 1));
+  const double expires = state_.caches.now() + request_.cache_ttl_s.value_or(state_.config.cache_ttl_s);
+  return state_.caches.Create(exchange_.tenant(), std::move(tokens), expires, HoldMode::kFresh);
+}
+
+void Answer::EndChoice(Choice& choice, std::string_view rest) {
   if (error_) return;
   --running_;
   if (request_.stream) {
@@ -215,6 +240,8 @@ Usage Answer::CountUsage() const {
   for (size_t i = 0; i < choices_.size(); ++i) {
     const Choice& choice = *choices_[i];
     usage.completion_tokens += choice.tokens();
+    usage.accepted_prediction_tokens += choice.accepted_tokens();
+    usage.rejected_prediction_tokens += choice.rejected_tokens();
     if (i % request_.best_of != 0) continue;  // a prompt counts once, however many choices it has
     usage.prompt_tokens += request_.prompts[choice.prompt()].size();
     usage.cached_tokens += choice.stats().cached_tokens;

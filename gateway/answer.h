@@ -37,6 +37,8 @@ class Answer final : public ChoiceListener {
   void OnChoiceError(const Status& status, double retry_after_s) override;
 
   void StartChoices();
+  Caches::Made KeepCache(const Choice& choice);
+  void EndChoice(Choice& choice, std::string_view rest);
   void ReleaseEnded();  // outside of any sink's call
   kj::Promise<void> SendWhole();
   kj::Promise<void> BeginStream();
@@ -66,6 +68,7 @@ class Answer final : public ChoiceListener {
   kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> wake_;
   kj::Own<kj::AsyncOutputStream> output_;
   bool sent_ = false;
+  kj::Promise<void> keeping_ = nullptr;  // the answer's KV as a cache handle
   std::vector<std::unique_ptr<Choice>> choices_;  // last: their handles go first
 };
 

@@ -16,6 +16,8 @@ void AppendUsage(std::string& out, const Usage& usage) {
   field(",\"total_tokens\":", usage.prompt_tokens + usage.completion_tokens);
   field(",\"prompt_tokens_details\":{\"cached_tokens\":", usage.cached_tokens);
   field(",\"cache_write_tokens\":", usage.cache_write_tokens);
+  field("},\"completion_tokens_details\":{\"accepted_prediction_tokens\":", usage.accepted_prediction_tokens);
+  field(",\"rejected_prediction_tokens\":", usage.rejected_prediction_tokens);
   out += "}}";
 }
 
@@ -52,20 +54,31 @@ std::vector<TokenId> TokensOf(const std::vector<TokenEvent>& events) {
   return ids;
 }
 
-void AppendChunkTail(std::string& out, const AnswerRequest& request, const Choice& choice) {
+void AppendCacheId(std::string& out, const std::string& cache_id) {
+  if (cache_id.empty()) return;
+  out += ",\"cache_id\":";
+  AppendJsonString(out, cache_id);
+}
+
+void AppendChunkTail(std::string& out, const AnswerRequest& request, const Choice& choice, const std::string& cache_id) {
+  out += ']';
+  AppendCacheId(out, cache_id);
   if (request.include_usage && request.continuous_usage) {
-    out += "],\"usage\":";
-    AppendUsage(out, {request.prompts[choice.prompt()].size(), choice.tokens(), choice.stats().cached_tokens, choice.stats().cache_write_tokens});
+    out += ",\"usage\":";
+    AppendUsage(out, {request.prompts[choice.prompt()].size(), choice.tokens(), choice.stats().cached_tokens, choice.stats().cache_write_tokens,
+                      choice.accepted_tokens(), choice.rejected_tokens()});
     out += "}\n\n";
   } else {
-    out += request.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
+    out += request.include_usage ? ",\"usage\":null}\n\n" : "}\n\n";
   }
 }
 
-void AppendStreamEnd(std::string& out, const std::string& head, const AnswerRequest& request, const Usage& usage) {
+void AppendStreamEnd(std::string& out, const std::string& head, const AnswerRequest& request, const Usage& usage, const std::string& cache_id) {
   if (request.include_usage) {
     out += head;
-    out += "],\"usage\":";
+    out += ']';
+    AppendCacheId(out, cache_id);
+    out += ",\"usage\":";
     AppendUsage(out, usage);
     out += "}\n\n";
   }

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "gateway/field_reader.h"
+#include "gateway/output_form.h"
+#include "gateway/tool_calls.h"
 
 namespace baton {
 namespace {
@@ -64,33 +66,47 @@ void ReadStream(FieldReader& fields, AnswerRequest& out) {
   if (inner.error()) fields.Fail("stream_options." + inner.error()->param, inner.error()->message);
 }
 
-void RefuseUnsupported(FieldReader& fields, const AnswerRequest& request) {
-  if (const Json* format = fields.Find("response_format")) {
-    const Json* type = format->is_object() && format->contains("type") ? &(*format)["type"] : nullptr;
-    if (type == nullptr || !type->is_string()) return fields.Fail("response_format", "'response_format' must be an object with a 'type'");
-    if (*type != "text") return fields.Fail("response_format", "only the response_format of type \"text\" is supported by this server");
+/// The names of `tools`, all of them well formed; empty, with the error set, otherwise.
+std::vector<std::string> ReadTools(FieldReader& fields, const Json& tools) {
+  std::vector<std::string> names;
+  for (size_t i = 0; tools.is_array() && i < tools.size(); ++i) {
+    const Json& tool = tools[i];
+    const Json* function = tool.is_object() && tool.contains("function") ? &tool["function"] : nullptr;
+    const bool named = function != nullptr && function->is_object() && function->contains("name") && (*function)["name"].is_string();
+    const bool right_type = !tool.is_object() || !tool.contains("type") || tool["type"] == "function";
+    if (!named || !right_type) {
+      fields.Fail(fmt::format("tools.{}", i), "a tool must be {\"type\": \"function\", \"function\": {\"name\": …}}");
+      return {};
+    }
+    names.push_back((*function)["name"].get<std::string>());
   }
-  for (const char* name : {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"}) {
-    if (fields.Find(name) != nullptr) return fields.Fail(name, fmt::format("'{}' is not supported by this server", name));
-  }
-  int64_t min_tokens = 0;
-  if (fields.Integer("min_tokens", 0, INT64_MAX, min_tokens) && min_tokens > 0 && !request.ignore_eos) {
-    fields.Fail("min_tokens", "'min_tokens' is supported only together with 'ignore_eos': true");
-  }
+  if (!tools.is_array()) fields.Fail("tools", "'tools' must be a list");
+  return names;
 }
 
-void ReadToolChoice(FieldReader& fields) {
-  if (const Json* tools = fields.Find("tools"); tools != nullptr && !tools->is_array()) {
-    return fields.Fail("tools", "'tools' must be a list");
-  }
+/// tools and tool_choice: which calls to look for, and whether the answer must be one.
+void ReadToolChoice(FieldReader& fields, AnswerRequest& out) {
+  const Json* tools = fields.Find("tools");
   const Json* choice = fields.Find("tool_choice");
-  if (choice != nullptr && *choice != "none" && *choice != "auto") {
-    fields.Fail("tool_choice", "only the tool_choice \"none\" and \"auto\" are supported by this server");
+  if (tools != nullptr) out.tools = ReadTools(fields, *tools);
+  if (choice == nullptr || *choice == "auto" || fields.error()) return;
+  if (*choice == "none") return out.tools.clear();
+  std::string only;
+  const bool named = choice->is_object() && choice->contains("function") && (*choice)["function"].is_object() && (*choice)["function"].contains("name") &&
+                     (*choice)["function"]["name"].is_string();
+  if (named) only = (*choice)["function"]["name"].get<std::string>();
+  if (!named && *choice != "required") {
+    return fields.Fail("tool_choice", "'tool_choice' must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}");
   }
+  if (out.tools.empty()) return fields.Fail("tool_choice", "'tool_choice' needs 'tools'");
+  if (!out.sampling.grammar.empty()) return fields.Fail("tool_choice", "a forced tool call and another form of the answer exclude each other");
+  auto grammar = ToolCallGbnf(*tools, only);
+  if (!grammar.ok()) return fields.Fail(named ? "tool_choice" : "tools", grammar.status().message());
+  out.sampling.grammar = *std::move(grammar);
 }
 
-/// The text of a content that is a list of parts, joined by newlines.
-std::optional<ApiError> JoinParts(const Json& parts, const std::string& param, std::string& text) {
+/// The text of a content that is a list of parts, joined by `separator`.
+std::optional<ApiError> JoinParts(const Json& parts, const std::string& param, std::string_view separator, std::string& text) {
   for (size_t i = 0; i < parts.size(); ++i) {
     const Json& part = parts[i];
     const std::string type = part.is_object() ? part.value("type", Json("text")).dump() : "";
@@ -100,7 +116,7 @@ std::optional<ApiError> JoinParts(const Json& parts, const std::string& param, s
     }
     const auto it = part.find("text");
     if (it == part.end() || !it->is_string()) return BadRequest(fmt::format("{}.{}.text", param, i), "a text part needs a string 'text'");
-    if (i > 0) text += '\n';
+    if (i > 0) text += separator;
     text += it->get_ref<const std::string&>();
   }
   return std::nullopt;
@@ -123,6 +139,11 @@ std::optional<ApiError> ReadPrompts(FieldReader& fields, const TextCodec& codec,
   const auto wrong = [] {
     return BadRequest("prompt", "'prompt' must be a string, a list of strings, a list of token ids or a list of such lists, none empty");
   };
+  if (prompt == nullptr && !out.cache_tokens.empty()) {  // goes on where the handle ends
+    if (out.echo) out.prompt_texts.push_back(codec.Decode(out.cache_tokens));
+    out.prompts.push_back(out.cache_tokens);
+    return std::nullopt;
+  }
   if (prompt == nullptr) return BadRequest("prompt", "'prompt' is missing");
   const bool single = prompt->is_string() || (prompt->is_array() && !prompt->empty() && prompt->front().is_number());
   if (!single && (!prompt->is_array() || prompt->empty())) return wrong();
@@ -143,6 +164,28 @@ std::optional<ApiError> ReadPrompts(FieldReader& fields, const TextCodec& codec,
     if (out.echo) out.prompt_texts.push_back(item.is_string() ? item.get<std::string>() : codec.Decode(tokens));
     out.prompts.push_back(std::move(tokens));
   }
+  return std::nullopt;
+}
+
+/// OpenAI's predicted outputs: {"type":"content","content":…}. A guess: what is too long for any answer is cut off.
+std::optional<ApiError> ReadPrediction(const Json& body, const TextCodec& codec, const ModelCard& card, AnswerRequest& out) {
+  const auto prediction = body.find("prediction");
+  if (prediction == body.end() || prediction->is_null()) return std::nullopt;
+  if (!prediction->is_object() || prediction->value("type", Json()) != "content" || !prediction->contains("content")) {
+    return BadRequest("prediction", "'prediction' must be an object with the type \"content\" and a 'content'");
+  }
+  const Json& content = (*prediction)["content"];
+  std::string text;
+  if (content.is_array()) {
+    if (auto error = JoinParts(content, "prediction.content", "", text)) return error;
+  } else if (content.is_string()) {
+    text = content.get<std::string>();
+  } else {
+    return BadRequest("prediction.content", "'prediction.content' must be a string or a list of text parts");
+  }
+  if (auto error = CheckBytes(text.size(), card)) return error;
+  out.prediction = codec.Encode(text, /*parse_special=*/false, /*add_special=*/false);
+  if (out.prediction.size() > card.max_positions) out.prediction.resize(card.max_positions);
   return std::nullopt;
 }
 
@@ -172,6 +215,9 @@ std::optional<ApiError> CheckContext(const AnswerRequest& request, const ModelCa
   if (request.prompts.size() * request.best_of > kMaxGenerations) {
     return BadRequest("n", fmt::format("the request asks for more than {} answers", kMaxGenerations));
   }
+  if (request.return_cache && request.prompts.size() * request.best_of > 1) {
+    return BadRequest("return_cache", "'return_cache' gives one handle: ask for one answer to one prompt");
+  }
   return std::nullopt;
 }
 
@@ -197,10 +243,15 @@ void ReadSampling(FieldReader& fields, const ModelCard& card, AnswerRequest& out
   fields.Boolean("return_token_ids", out.return_token_ids);
   fields.Tokens("stop_token_ids", card.vocab, out.stop_tokens);
   fields.String("cache_salt", out.cache_salt);
+  fields.String("cache_id", out.cache_id);
+  fields.Boolean("return_cache", out.return_cache);
+  double ttl_s = 0;
+  if (fields.Number("cache_ttl_s", 1, kMaxCacheTtlS, ttl_s)) out.cache_ttl_s = ttl_s;
   ReadStops(fields, out);
   ReadLogitBias(fields, card.vocab, s);
   ReadStream(fields, out);
-  RefuseUnsupported(fields, out);
+  if (fields.Integer("min_tokens", 0, UINT32_MAX, number)) s.min_tokens = static_cast<uint32_t>(number);
+  s.grammar = ReadOutputGrammar(fields);
 }
 
 }  // namespace
@@ -224,7 +275,7 @@ std::optional<ApiError> NormalizeMessages(Json& body) {
       if (*role != "assistant" || !calls) return BadRequest(param + ".content", "a message needs a 'content'");
     } else if (content->is_array()) {
       std::string text;
-      if (auto error = JoinParts(*content, param + ".content", text)) return error;
+      if (auto error = JoinParts(*content, param + ".content", "\n", text)) return error;
       *content = std::move(text);
     } else if (!content->is_string()) {
       return BadRequest(param + ".content", "'content' must be a string or a list of parts");
@@ -238,7 +289,7 @@ std::optional<ApiError> ReadChatRequest(Json body, const TextCodec& codec, const
     FieldReader fields(body);
     if (auto error = CheckModel(fields, card)) return error;
     ReadSampling(fields, card, out);
-    ReadToolChoice(fields);
+    ReadToolChoice(fields, out);
     ReadMaxTokens(fields, {"max_completion_tokens", "max_tokens"}, 1, out);
     fields.Boolean("logprobs", out.logprobs);
     int64_t alternatives = 0;
@@ -247,6 +298,10 @@ std::optional<ApiError> ReadChatRequest(Json body, const TextCodec& codec, const
     }
     if (out.logprobs) out.sampling.logprobs = static_cast<int32_t>(alternatives);
     if (fields.error()) return *fields.error();
+  }
+  if (!body.contains("messages") && !out.cache_tokens.empty()) {  // goes on where the handle ends
+    out.prompts.push_back(out.cache_tokens);
+    return CheckContext(out, card);
   }
   if (auto error = NormalizeMessages(body)) return error;
   size_t bytes = 0;
@@ -262,6 +317,7 @@ std::optional<ApiError> ReadChatRequest(Json body, const TextCodec& codec, const
   }
   if (prompt->empty()) return BadRequest("messages", "the chat template made an empty prompt of these messages");
   out.prompts.push_back(std::move(*prompt));
+  if (auto error = ReadPrediction(body, codec, card, out)) return error;
   return CheckContext(out, card);
 }
 
@@ -288,6 +344,7 @@ std::optional<ApiError> ReadCompletionRequest(const Json& body, const TextCodec&
   if (out.echo && out.logprobs) fields.Fail("echo", "'echo' together with 'logprobs' is not supported by this server");
   if (fields.error()) return *fields.error();
   if (auto error = ReadPrompts(fields, codec, card, out)) return error;
+  if (auto error = ReadPrediction(body, codec, card, out)) return error;
   return CheckContext(out, card);
 }
 

@@ -14,6 +14,8 @@
 
 namespace baton {
 
+inline constexpr double kMaxCacheTtlS = 30 * 86400;  // of a cache handle
+
 struct AnswerRequest {
   std::vector<std::vector<TokenId>> prompts;  // one, but for /v1/completions
   std::vector<std::string> prompt_texts;      // of /v1/completions with `echo`
@@ -22,13 +24,19 @@ struct AnswerRequest {
   SamplingParams sampling;
   bool has_seed = false, ignore_eos = false;
   std::vector<TokenId> stop_tokens;
+  std::vector<TokenId> prediction;  // of the answer, by the client
   std::vector<std::string> stops;
+  std::vector<std::string> tools;  // functions whose calls are cut out of the answer; empty: everything is text
   bool include_stop = false;  // a matched stop string stays in the text
   bool stream = false, include_usage = false, continuous_usage = false;
   bool logprobs = false;  // the client wants them; sampling.logprobs may also be set for best_of
   bool echo = false, return_token_ids = false;
   int32_t priority = 0;
   std::string cache_salt;  // answers with different salts share no cache
+  std::string cache_id;    // a handle whose tokens each prompt begins with
+  std::vector<TokenId> cache_tokens;  // the handle's, set before reading: the prompt where the body has none
+  bool return_cache = false;          // hold the answer's KV and give the handle
+  std::optional<double> cache_ttl_s;  // of that handle
 
   /// Most tokens of one choice after `prompt`.
   uint32_t MaxTokens(size_t prompt_tokens, uint32_t max_positions) const {

@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "base/cache_record.h"
 #include "base/generation.h"
 #include "base/status.h"
 
@@ -42,6 +44,13 @@ class GenerationHandle {
   virtual ~GenerationHandle() = default;
 };
 
+/// What holding the blocks of a cache handle may cost.
+enum class HoldMode {
+  kAsIs,      // hold what the store has
+  kFresh,     // all of them; they were just computed by a request with `keep`, and may be on their way to the store
+  kComplete,  // all of them: what is missing is computed
+};
+
 /// Thread: the gateway's loop.
 class Backend {
  public:
@@ -51,14 +60,30 @@ class Backend {
   virtual std::unique_ptr<GenerationHandle> Generate(GenerateRequest request, GenerationSink& sink) = 0;
   /// Ok when requests can be served; otherwise why not (loading, draining, no worker of a role).
   virtual Status Health() = 0;
-  /// JSON text: workers, roles, loads, index, the last decisions.
-  virtual kj::Promise<std::string> ClusterJson() = 0;
-  /// JSON text: the route a prompt would take and every term in seconds, without taking it.
-  virtual kj::Promise<std::string> ExplainRoute(std::vector<TokenId> prompt, std::string tenant) = 0;
+  /// JSON text: workers, roles, loads, index, the last decisions. kUnavailable where nobody can say.
+  virtual kj::Promise<Result<std::string>> ClusterJson() = 0;
+  /// JSON text: the route a prompt would take and every term in seconds, without taking it. kUnavailable as above.
+  virtual kj::Promise<Result<std::string>> ExplainRoute(std::vector<TokenId> prompt, uint32_t max_tokens, std::string tenant) = 0;
+  /// JSON text: the decision of one request, predicted and actual. kNotFound where it is not remembered, kUnavailable as above.
+  virtual kj::Promise<Result<std::string>> ExplainRequest(RequestId request) = 0;
   /// Prometheus text of the whole cluster as far as this process knows it.
   virtual kj::Promise<std::string> MetricsText() = 0;
   /// Stops giving the worker new requests; kNotFound for an unknown id.
   virtual kj::Promise<Status> Drain(WorkerId worker) = 0;
+
+  /// Keeps the full blocks of the record's tokens in the store until it expires, in place of a record of the same id. But for
+  /// kAsIs all or nothing. Errors: kInvalid (more than could ever be held), kExhausted (no room beside what is held now),
+  /// kUnavailable (no store, or no worker to compute with).
+  virtual kj::Promise<Result<HeldBlocks>> HoldCache(CacheRecord record, HoldMode mode) = 0;
+  /// Lets the blocks go. kUnavailable: a store that may hold them did not answer.
+  virtual kj::Promise<Status> ReleaseCache(std::string id) = 0;
+  /// The records that stores keep of a tenant (its salts included), or the one of that id; of stores that answer.
+  virtual kj::Promise<std::vector<CacheRecord>> StoredCaches(std::string tenant, std::string id) = 0;
+  /// JSON text: for each full block of the tokens where it is, or why it is not.
+  virtual kj::Promise<Result<std::string>> ExplainCache(std::vector<TokenId> tokens, std::string tenant) = 0;
+  /// Gives the worker another role ("prefill", "decode", "prefill+decode"); what runs there goes on. kNotFound, kInvalid,
+  /// kExhausted (too soon after the last time).
+  virtual kj::Promise<Status> SetRole(WorkerId worker, std::string role) = 0;
 };
 
 }  // namespace baton

@@ -1,7 +1,12 @@
 // /v1/chat/completions.
+#include <fmt/format.h>
+
+#include <map>
+
 #include "gateway/form_parts.h"
 #include "gateway/json_text.h"
 #include "gateway/logprobs_text.h"
+#include "gateway/tool_calls.h"
 
 namespace baton {
 namespace {
@@ -9,7 +14,7 @@ namespace {
 class ChatForm final : public AnswerForm {
  public:
   ChatForm(AnswerIdentity identity, const AnswerRequest& request, const TextCodec& codec)
-      : request_(request), codec_(codec), whole_head_(FormHead(identity, "chatcmpl-", "chat.completion")),
+      : request_(request), codec_(codec), id_(identity.id), whole_head_(FormHead(identity, "chatcmpl-", "chat.completion")),
         chunk_head_("data: " + FormHead(identity, "chatcmpl-", "chat.completion.chunk")) {}
 
   void Begin(std::string& out) override {
@@ -25,13 +30,13 @@ class ChatForm final : public AnswerForm {
 
   void Token(std::string& out, const Choice& choice, std::string_view text, const TokenEvent& event) override {
     OpenChunk(out, choice);
-    out += ",\"delta\":{\"content\":\"";
-    AppendJsonEscaped(out, text);
+    out += ",\"delta\":{";
+    AppendPiece(out, choice, ReaderOf(choice).Push(text), true);
     if (request_.logprobs) {
-      out += "\"},\"logprobs\":";
+      out += "},\"logprobs\":";
       AppendChatLogprobs(out, {&event, 1}, static_cast<size_t>(request_.sampling.logprobs), codec_);
     } else {
-      out += "\"},\"logprobs\":null";
+      out += "},\"logprobs\":null";
     }
     if (request_.return_token_ids) AppendTokenIds(out, ",\"token_ids\":[", {event.token});
     out += ",\"finish_reason\":null}";
@@ -39,43 +44,87 @@ class ChatForm final : public AnswerForm {
   }
 
   void End(std::string& out, const Choice& choice, std::string_view rest) override {
+    ToolCallReader& reader = ReaderOf(choice);
+    ToolCallReader::Piece piece = reader.Push(rest);
+    ToolCallReader::Piece last = reader.Finish();
+    piece.text += last.text;
+    piece.calls.insert(piece.calls.end(), last.calls.begin(), last.calls.end());
     OpenChunk(out, choice);
     out += ",\"delta\":{";
-    if (!rest.empty()) {
-      out += "\"content\":";
-      AppendJsonString(out, rest);
-    }
+    AppendPiece(out, choice, piece, false);
     out += "},\"logprobs\":null,\"finish_reason\":\"";
-    out += FinishReasonName(choice.reason());
+    out += Reason(choice, reader);
     out += "\"}";
-    AppendChunkTail(out, request_, choice);
+    AppendChunkTail(out, request_, choice, cache_id_);
   }
 
-  void Done(std::string& out, const Usage& usage) override { AppendStreamEnd(out, chunk_head_, request_, usage); }
+  void Done(std::string& out, const Usage& usage) override { AppendStreamEnd(out, chunk_head_, request_, usage, cache_id_); }
 
   std::string Whole(const std::vector<const Choice*>& choices, const Usage& usage) override {
     std::string out = whole_head_;
     for (const Choice* choice : choices) {
       out += choice == choices.front() ? "{\"index\":" : ",{\"index\":";
       AppendInteger(out, choice->index());
+      ToolCallReader reader(request_.tools);
+      ToolCallReader::Piece piece = reader.Push(choice->text());
+      ToolCallReader::Piece last = reader.Finish();
+      piece.calls.insert(piece.calls.end(), last.calls.begin(), last.calls.end());
+      piece.text += last.text;
       out += ",\"message\":{\"role\":\"assistant\",\"content\":";
-      AppendJsonString(out, choice->text());
-      out += ",\"refusal\":null},\"logprobs\":";
+      if (piece.text.empty() && !piece.calls.empty()) out += "null";
+      else AppendJsonString(out, piece.text);
+      out += ",\"refusal\":null";
+      AppendCalls(out, *choice, piece.calls, 0);
+      out += "},\"logprobs\":";
       if (request_.logprobs) AppendChatLogprobs(out, choice->events(), static_cast<size_t>(request_.sampling.logprobs), codec_);
       else out += "null";
       if (request_.return_token_ids) AppendTokenIds(out, ",\"token_ids\":[", TokensOf(choice->events()));
       out += ",\"finish_reason\":\"";
-      out += FinishReasonName(choice->reason());
+      out += Reason(*choice, reader);
       out += "\"}";
     }
     out += "],\"usage\":";
     AppendUsage(out, usage);
+    AppendCacheId(out, cache_id_);
     if (request_.return_token_ids) AppendTokenIds(out, ",\"prompt_token_ids\":[", request_.prompts[0]);
     out += '}';
     return out;
   }
 
  private:
+  ToolCallReader& ReaderOf(const Choice& choice) { return readers_.try_emplace(choice.index(), request_.tools).first->second; }
+
+  const char* Reason(const Choice& choice, const ToolCallReader& reader) const {
+    return reader.calls() > 0 && choice.reason() == FinishReason::kStop ? "tool_calls" : FinishReasonName(choice.reason());
+  }
+
+  /// The members of a delta. A token's has its content even where that is empty: it is the event of the token.
+  void AppendPiece(std::string& out, const Choice& choice, const ToolCallReader::Piece& piece, bool of_token) {
+    const bool content = !piece.text.empty() || (of_token && piece.calls.empty());
+    if (content) {
+      out += "\"content\":";
+      AppendJsonString(out, piece.text);
+    }
+    if (piece.calls.empty()) return;
+    std::string calls;
+    AppendCalls(calls, choice, piece.calls, ReaderOf(choice).calls() - static_cast<uint32_t>(piece.calls.size()));
+    out += content ? calls : calls.substr(1);
+  }
+
+  /// ,"tool_calls":[…], the first of them the answer's number `first`; nothing where there are none.
+  void AppendCalls(std::string& out, const Choice& choice, const std::vector<ToolCall>& calls, uint32_t first) const {
+    for (size_t i = 0; i < calls.size(); ++i) {
+      const auto number = first + static_cast<uint32_t>(i);
+      out += i == 0 ? ",\"tool_calls\":[" : ",";
+      out += fmt::format("{{\"index\":{},\"id\":\"call_{}_{}_{}\",\"type\":\"function\",\"function\":{{\"name\":", number, id_, choice.index(), number);
+      AppendJsonString(out, calls[i].name);
+      out += ",\"arguments\":";
+      AppendJsonString(out, calls[i].arguments);
+      out += "}}";
+      if (i + 1 == calls.size()) out += ']';
+    }
+  }
+
   void OpenChunk(std::string& out, const Choice& choice) const {
     out += chunk_head_;
     out += "{\"index\":";
@@ -84,7 +133,8 @@ class ChatForm final : public AnswerForm {
 
   const AnswerRequest& request_;
   const TextCodec& codec_;
-  const std::string whole_head_, chunk_head_;
+  const std::string id_, whole_head_, chunk_head_;
+  std::map<uint32_t, ToolCallReader> readers_;  // of a stream, by choice
 };
 
 }  // namespace

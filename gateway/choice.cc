@@ -22,10 +22,16 @@ void Choice::OnRoute(const RequestStats& stats) {
 void Choice::OnToken(const TokenEvent& event) {
   if (ended()) return;  // a stop string matched, and what was on its way still arrives
   ++tokens_;
+  accepted_tokens_ += event.predicted;
+  rejected_tokens_ += event.rejected_tokens;
   logprob_sum_ += event.logprob;
   const std::string text = matcher_.Push(stream_->Push(event.token));
   if (options_.keep_text) text_ += text;
   if (options_.keep_events) events_.push_back(event);
+  if (options_.keep_tokens) {
+    kept_tokens_.push_back(event.token);
+    text_bytes_ += text.size();
+  }
   listener_.OnChoiceToken(*this, text, event);
   if (matcher_.matched()) End(FinishReason::kStop);
 }
@@ -44,6 +50,15 @@ void Choice::OnError(const Status& status, double retry_after_s) {
   if (ended()) return;
   reason_ = FinishReason::kError;
   listener_.OnChoiceError(status, retry_after_s);
+}
+
+std::vector<TokenId> Choice::KeptTokens(const TextCodec& codec) const {
+  if (!matcher_.matched()) return kept_tokens_;
+  const auto stream = codec.NewStream();
+  size_t kept = 0, bytes = 0;
+  while (kept < kept_tokens_.size() && bytes < text_bytes_) bytes += stream->Push(kept_tokens_[kept++]).size();
+  if (bytes > text_bytes_) --kept;  // the text ends inside this token
+  return {kept_tokens_.begin(), kept_tokens_.begin() + static_cast<ptrdiff_t>(kept)};
 }
 
 void Choice::End(FinishReason reason) {

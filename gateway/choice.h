@@ -37,6 +37,7 @@ class Choice final : public GenerationSink {
     uint32_t index = 0, prompt = 0;  // among the answer's choices and prompts
     bool keep_text = false;          // collect text() for an answer sent whole
     bool keep_events = false;        // and events(), for its logprobs or token ids
+    bool keep_tokens = false;        // and kept_tokens(), for a cache handle
     std::vector<std::string> stops;
     bool include_stop = false;
   };
@@ -54,9 +55,14 @@ class Choice final : public GenerationSink {
   bool ended() const { return reason_ != FinishReason::kNone; }
   FinishReason reason() const { return reason_; }
   uint32_t tokens() const { return tokens_; }
+  /// Of tokens(), those that speculation guessed; and the guesses that were checked in vain.
+  uint32_t accepted_tokens() const { return accepted_tokens_; }
+  uint32_t rejected_tokens() const { return rejected_tokens_; }
   const RequestStats& stats() const { return stats_; }
   const std::string& text() const { return text_; }
   const std::vector<TokenEvent>& events() const { return events_; }
+  /// The tokens whose text was given: without those of a stop string that was cut off.
+  std::vector<TokenId> KeptTokens(const TextCodec& codec) const;
   /// Mean logprob of the tokens; what best_of ranks by.
   double MeanLogprob() const { return tokens_ == 0 ? 0 : logprob_sum_ / tokens_; }
 
@@ -74,7 +80,9 @@ class Choice final : public GenerationSink {
   StopMatcher matcher_;
   std::string text_;
   std::vector<TokenEvent> events_;
-  uint32_t tokens_ = 0;
+  std::vector<TokenId> kept_tokens_;
+  size_t text_bytes_ = 0;  // given so far
+  uint32_t tokens_ = 0, accepted_tokens_ = 0, rejected_tokens_ = 0;
   double logprob_sum_ = 0;
   FinishReason reason_ = FinishReason::kNone;
   RequestStats stats_;

@@ -41,10 +41,10 @@ class CompletionForm final : public AnswerForm {
     out += ",\"logprobs\":null,\"finish_reason\":\"";
     out += FinishReasonName(choice.reason());
     out += "\"}";
-    AppendChunkTail(out, request_, choice);
+    AppendChunkTail(out, request_, choice, cache_id_);
   }
 
-  void Done(std::string& out, const Usage& usage) override { AppendStreamEnd(out, chunk_head_, request_, usage); }
+  void Done(std::string& out, const Usage& usage) override { AppendStreamEnd(out, chunk_head_, request_, usage, cache_id_); }
 
   std::string Whole(const std::vector<const Choice*>& choices, const Usage& usage) override {
     std::string out = head_;
@@ -64,6 +64,7 @@ class CompletionForm final : public AnswerForm {
     }
     out += "],\"usage\":";
     AppendUsage(out, usage);
+    AppendCacheId(out, cache_id_);
     out += '}';
     return out;
   }

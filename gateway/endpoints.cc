@@ -8,6 +8,7 @@ namespace {
 
 constexpr auto kGet = kj::HttpMethod::GET;
 constexpr auto kPost = kj::HttpMethod::POST;
+constexpr auto kDelete = kj::HttpMethod::DELETE;
 
 constexpr Endpoint kEndpoints[] = {
     {"/", kGet, Access::kPublic, WebPage},
@@ -23,12 +24,19 @@ constexpr Endpoint kEndpoints[] = {
     {"/v1/responses", kPost, Access::kClient, Responses},
     {"/v1/models", kGet, Access::kClient, ListModels},
     {"/v1/models/", kGet, Access::kClient, GetModel},
+    {"/v1/caches", kGet, Access::kClient, ListCaches},
+    {"/v1/caches", kPost, Access::kClient, CreateCache},
+    {"/v1/caches/", kGet, Access::kClient, GetCache},
+    {"/v1/caches/", kDelete, Access::kClient, DeleteCache},
+    {"/v1/caches/", kPost, Access::kClient, ChangeCache},
     {"/tokenize", kPost, Access::kClient, Tokenize},
     {"/detokenize", kPost, Access::kClient, Detokenize},
     {"/apply-template", kPost, Access::kClient, ApplyTemplate},
     {"/admin/cluster", kGet, Access::kAdmin, Cluster},
     {"/admin/drain/", kPost, Access::kAdmin, DrainWorker},
+    {"/admin/role/", kPost, Access::kAdmin, SwitchRole},
     {"/debug/route", kPost, Access::kAdmin, DebugRoute},
+    {"/debug/explain", kPost, Access::kAdmin, DebugExplain},
     {"/debug/requests/", kGet, Access::kAdmin, DebugRequest},
 };
 
@@ -42,8 +50,9 @@ EndpointMatch FindEndpoint(kj::HttpMethod method, std::string_view path) {
     const std::string_view pattern = endpoint.path;
     const bool prefix = pattern.size() > 1 && pattern.back() == '/';
     if (prefix ? !(path.size() > pattern.size() && path.substr(0, pattern.size()) == pattern) : path != pattern) continue;
-    match.allowed = endpoint.method == kGet ? "GET, HEAD" : "POST";
-    if (method != endpoint.method && !(endpoint.method == kGet && method == kj::HttpMethod::HEAD)) return match;
+    if (!match.allowed.empty()) match.allowed += ", ";
+    match.allowed += endpoint.method == kGet ? "GET, HEAD" : endpoint.method == kPost ? "POST" : "DELETE";
+    if (method != endpoint.method && !(endpoint.method == kGet && method == kj::HttpMethod::HEAD)) continue;
     match.endpoint = &endpoint;
     if (prefix) match.argument = path.substr(pattern.size());
     return match;
@@ -53,7 +62,7 @@ EndpointMatch FindEndpoint(kj::HttpMethod method, std::string_view path) {
 
 std::optional<ApiError> CheckAccess(HttpExchange& exchange, Access access) {
   const GatewayConfig& config = exchange.state().config;
-  if (access == Access::kPublic || (access == Access::kClient && config.api_keys.empty())) return std::nullopt;
+  if (access == Access::kPublic || (access == Access::kClient && exchange.state().tenants.empty())) return std::nullopt;
   // Digests are compared, which tells nothing about where two keys differ.
   const Digest256 sent = Sha256(AsBytes(exchange.key()));
   if (access == Access::kAdmin) {
@@ -65,9 +74,8 @@ std::optional<ApiError> CheckAccess(HttpExchange& exchange, Access access) {
     if (sent == Sha256(AsBytes(config.admin_key))) return std::nullopt;
     return ApiError{401, "this path needs the admin key as a Bearer token", "", "invalid_api_key", 0};
   }
-  for (const Digest256& known : exchange.state().key_digests) {
-    if (sent != known) continue;
-    exchange.set_tenant(HexEncode(known).substr(0, 16));
+  if (const auto known = exchange.state().tenants.find(sent); known != exchange.state().tenants.end()) {
+    exchange.set_tenant(known->second);
     return std::nullopt;
   }
   return ApiError{401, exchange.key().empty() ? "send an API key as \"Authorization: Bearer KEY\"" : "this API key is not known here", "",

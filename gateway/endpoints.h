@@ -41,6 +41,12 @@ kj::Promise<void> Responses(HttpExchange& exchange, const std::string&);
 kj::Promise<void> Tokenize(HttpExchange& exchange, const std::string&);
 kj::Promise<void> Detokenize(HttpExchange& exchange, const std::string&);
 kj::Promise<void> ApplyTemplate(HttpExchange& exchange, const std::string&);
+// cache_endpoints.cc
+kj::Promise<void> CreateCache(HttpExchange& exchange, const std::string&);
+kj::Promise<void> ListCaches(HttpExchange& exchange, const std::string&);
+kj::Promise<void> GetCache(HttpExchange& exchange, const std::string& id);
+kj::Promise<void> DeleteCache(HttpExchange& exchange, const std::string& id);
+kj::Promise<void> ChangeCache(HttpExchange& exchange, const std::string& path);
 // info_endpoints.cc
 kj::Promise<void> WebPage(HttpExchange& exchange, const std::string&);
 kj::Promise<void> OpenApi(HttpExchange& exchange, const std::string&);
@@ -53,7 +59,9 @@ kj::Promise<void> GetModel(HttpExchange& exchange, const std::string& id);
 // admin_endpoints.cc
 kj::Promise<void> Cluster(HttpExchange& exchange, const std::string&);
 kj::Promise<void> DrainWorker(HttpExchange& exchange, const std::string& worker);
+kj::Promise<void> SwitchRole(HttpExchange& exchange, const std::string& worker);
 kj::Promise<void> DebugRoute(HttpExchange& exchange, const std::string&);
 kj::Promise<void> DebugRequest(HttpExchange& exchange, const std::string& id);
+kj::Promise<void> DebugExplain(HttpExchange& exchange, const std::string&);
 
 }  // namespace baton

@@ -17,10 +17,17 @@
 
 namespace baton {
 
+struct TenantKey {
+  std::string tenant, key;
+};
+/// "NAME:KEY". Errors: kInvalid; a name has 1 to 64 letters, digits, '-', '_' and '.'. The key is never in the message.
+Result<TenantKey> ParseTenantKey(const std::string& text);
+
 struct GatewayConfig {
   std::string host = "127.0.0.1";
   uint16_t port = 0;                  // 0: any free one
-  std::vector<std::string> api_keys;  // empty: no key is asked
+  std::vector<std::string> api_keys;  // each a tenant of its own
+  std::vector<TenantKey> tenants;     // keys of named tenants; with none here and above no key is asked
   std::string admin_key;              // for /admin and /debug; empty: they answer loopback only
   uint32_t max_connections = 4096;
   uint64_t max_body_bytes = 16ull << 20;
@@ -29,6 +36,8 @@ struct GatewayConfig {
   double body_timeout_s = 60;    // from there to the end of its body
   double idle_timeout_s = 75;    // between two requests of a connection
   double write_timeout_s = 30;   // a client that takes nothing for so long is gone
+  double cache_ttl_s = 3600;     // of a cache handle whose request names none
+  uint32_t max_caches = 1024;    // handles of one tenant
   double stall_timeout_s = 600;  // an answer that gets no token for so long ends with an error
   std::string version;           // `GET /version`
   uint64_t seed = 0;             // of request ids and of the sampling of requests that name no seed: EntropySeed() in production

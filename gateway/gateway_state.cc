@@ -1,5 +1,7 @@
 #include "gateway/gateway_state.h"
 
+#include <algorithm>
+#include <cctype>
 #include <utility>
 
 namespace baton {
@@ -13,8 +15,24 @@ GatewayHeaders::GatewayHeaders()
 
 GatewayState::GatewayState(kj::Timer& the_timer, const Clock& the_clock, Backend& the_backend, const TextCodec& the_codec,
                            GatewayConfig the_config)
-    : timer(the_timer), clock(the_clock), backend(the_backend), codec(the_codec), config(std::move(the_config)), random(config.seed) {
-  for (const std::string& key : config.api_keys) key_digests.push_back(Sha256(AsBytes(key)));
+    : timer(the_timer), clock(the_clock), backend(the_backend), codec(the_codec), config(std::move(the_config)), random(config.seed),
+      caches(backend, clock, random, config.max_caches) {
+  for (const std::string& key : config.api_keys) {
+    const Digest256 digest = Sha256(AsBytes(key));
+    tenants[digest] = HexEncode(digest).substr(0, 16);
+  }
+  for (const TenantKey& tenant : config.tenants) tenants[Sha256(AsBytes(tenant.key))] = tenant.tenant;
+}
+
+Result<TenantKey> ParseTenantKey(const std::string& text) {
+  const size_t colon = text.find(':');
+  const std::string name = text.substr(0, colon);
+  const bool good = !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '-' || c == '_' || c == '.';
+  });
+  if (!good) return InvalidError("gateway.tenants: a tenant is NAME:KEY, its name 1 to 64 letters, digits, '-', '_' and '.'");
+  if (colon == std::string::npos || colon + 1 == text.size()) return InvalidError("gateway.tenants: tenant '{}' has no key; write {}:KEY", name, name);
+  return TenantKey{name, text.substr(colon + 1)};
 }
 
 Status GatewayState::Ready() const {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "base/random.h"
 #include "gateway/api_error.h"
 #include "gateway/backend.h"
+#include "gateway/caches.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_metrics.h"
 #include "gateway/text_codec.h"
@@ -49,10 +51,11 @@ struct GatewayState {
   Backend& backend;
   const TextCodec& codec;
   const GatewayConfig config;
-  std::vector<Digest256> key_digests;  // of config.api_keys
+  std::map<Digest256, std::string> tenants;  // by the SHA-256 of their keys
   Random random;  // request ids and default seeds
   GatewayHeaders headers;
   GatewayMetrics metrics;
+  Caches caches;
   bool draining = false;
   bool close_next_answer = false;  // read by kj-http when the response being begun is to end its connection
   std::set<Answer*> answers;       // those running

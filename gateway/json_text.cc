@@ -3,23 +3,10 @@
 #include <charconv>
 #include <vector>
 
+#include "model/tokenizer_utf8.h"
+
 namespace baton {
 namespace {
-
-/// Bytes of the valid UTF-8 character at the front of `text`; 0 if there is none (RFC 3629: no overlong forms, surrogates or
-/// values above U+10FFFF).
-size_t Utf8Length(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
-  const auto tail = [&](size_t i, uint8_t low = 0x80, uint8_t high = 0xbf) { return byte(i) >= low && byte(i) <= high; };
-  const uint8_t lead = byte(0);
-  if (lead < 0x80) return text.empty() ? 0 : 1;
-  if (lead >= 0xc2 && lead <= 0xdf) return tail(1) ? 2 : 0;
-  if (lead >= 0xe0 && lead <= 0xef) return tail(1, lead == 0xe0 ? 0xa0 : 0x80, lead == 0xed ? 0x9f : 0xbf) && tail(2) ? 3 : 0;
-  if (lead >= 0xf0 && lead <= 0xf4) {
-    return tail(1, lead == 0xf0 ? 0x90 : 0x80, lead == 0xf4 ? 0x8f : 0xbf) && tail(2) && tail(3) ? 4 : 0;
-  }
-  return 0;
-}
 
 /// One pass over the text, strings skipped: nesting, the number of keys of each open object and of values in all.
 Status CheckShape(std::string_view text) {
@@ -76,20 +63,20 @@ void AppendJsonEscaped(std::string& out, std::string_view text) {
       ++i;
       continue;
     }
-    const size_t length = c >= 0x80 ? Utf8Length(text.substr(i)) : 1;
-    if (c >= 0x80 && length > 0) {
-      i += length;
+    const Utf8Step step = NextUtf8(text.substr(i));
+    if (c >= 0x80 && step.valid) {
+      i += step.length;
       continue;
     }
     out.append(text, begin, i - begin);
-    if (c >= 0x80) out += "\xef\xbf\xbd";
+    if (c >= 0x80) out += kReplacementCharacter;
     else if (c == '"') out += "\\\"";
     else if (c == '\\') out += "\\\\";
     else if (c == '\n') out += "\\n";
     else if (c == '\r') out += "\\r";
     else if (c == '\t') out += "\\t";
     else (out += "\\u00") += {kHex[c >> 4], kHex[c & 15]};
-    begin = ++i;
+    begin = i += step.length;
   }
   out.append(text, begin, text.size() - begin);
 }
@@ -117,15 +104,6 @@ void AppendLogprob(std::string& out, float logprob) {
   if (digits.find_first_of(".e") == std::string_view::npos) out += ".0";
 }
 
-std::string ValidUtf8(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size();) {
-    const size_t length = Utf8Length(text.substr(i));
-    if (length == 0) out += "\xef\xbf\xbd";
-    else out.append(text, i, length);
-    i += length == 0 ? 1 : length;
-  }
-  return out;
-}
+std::string ValidUtf8(std::string_view text) { return SanitizeUtf8(text); }
 
 }  // namespace baton

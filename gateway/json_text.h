@@ -19,7 +19,7 @@ inline constexpr int kMaxJsonValues = 1 << 20;
 /// Errors: kInvalid says where and what.
 Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text);
 
-/// Appends `text` quoted and escaped; bytes that are not UTF-8 become U+FFFD.
+/// Appends `text` quoted and escaped; bytes that are not UTF-8 become U+FFFD, one for each maximal subpart of a character.
 void AppendJsonString(std::string& out, std::string_view text);
 /// The same without the quotes.
 void AppendJsonEscaped(std::string& out, std::string_view text);
@@ -27,7 +27,7 @@ void AppendInteger(std::string& out, int64_t value);
 /// The shortest decimal that reads back as the same float. JSON has no infinities: below -9999 (and NaN) it is -9999.0, the
 /// value that stands for "impossible" in logprobs.
 void AppendLogprob(std::string& out, float logprob);
-/// `text` with bytes that are not UTF-8 replaced by U+FFFD.
+/// `text` with bytes that are not UTF-8 replaced in the same way.
 std::string ValidUtf8(std::string_view text);
 
 }  // namespace baton

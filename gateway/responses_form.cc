@@ -80,10 +80,12 @@ class ResponsesForm final : public AnswerForm {
                        usage == nullptr ? "" : Item(status, text_), request_.sampling.temperature, request_.sampling.top_p,
                        request_.max_tokens ? std::to_string(*request_.max_tokens) : "null");
     if (usage == nullptr) return out + "null}";
-    return out + fmt::format("{{\"input_tokens\":{},\"input_tokens_details\":{{\"cached_tokens\":{},\"cache_write_tokens\":{}}},\"output_tokens\":{},"
-                             "\"output_tokens_details\":{{\"reasoning_tokens\":0}},\"total_tokens\":{}}}}}",
-                             usage->prompt_tokens, usage->cached_tokens, usage->cache_write_tokens, usage->completion_tokens,
-                             usage->prompt_tokens + usage->completion_tokens);
+    out += fmt::format("{{\"input_tokens\":{},\"input_tokens_details\":{{\"cached_tokens\":{},\"cache_write_tokens\":{}}},\"output_tokens\":{},"
+                       "\"output_tokens_details\":{{\"reasoning_tokens\":0}},\"total_tokens\":{}}}",
+                       usage->prompt_tokens, usage->cached_tokens, usage->cache_write_tokens, usage->completion_tokens,
+                       usage->prompt_tokens + usage->completion_tokens);
+    AppendCacheId(out, cache_id_);
+    return out + '}';
   }
 
   const AnswerIdentity identity_;

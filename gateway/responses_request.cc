@@ -3,6 +3,7 @@
 
 #include "gateway/answer_request.h"
 #include "gateway/field_reader.h"
+#include "gateway/output_form.h"
 
 namespace baton {
 
@@ -13,12 +14,10 @@ std::optional<ApiError> ReadResponsesRequest(const nlohmann::ordered_json& body,
     const Json* value = fields.Find(name);
     if (value != nullptr && *value != false) return BadRequest(name, fmt::format("'{}' is not supported: this server keeps no responses; send the whole input", name));
   }
-  if (const Json* text = fields.Find("text"); text != nullptr && text->is_object() && text->contains("format")) {
-    const Json& format = (*text)["format"];
-    if (!format.is_object() || !format.contains("type") || format["type"] != "text") {
-      return BadRequest("text.format", "only the text format of type \"text\" is supported by this server");
-    }
+  if (const Json* tools = fields.Find("tools"); tools != nullptr && !tools->empty()) {
+    return BadRequest("tools", "'tools' are supported in /v1/chat/completions; the responses API of this server gives text");
   }
+  const std::string grammar = ReadTextFormat(fields);
   const Json* input = fields.Find("input");
   if (input == nullptr || !(input->is_string() || input->is_array())) {
     return BadRequest("input", "'input' must be a string or a list of messages");
@@ -38,6 +37,7 @@ std::optional<ApiError> ReadResponsesRequest(const nlohmann::ordered_json& body,
     for (const Json& item : *input) chat["messages"].push_back(item);
   }
   auto error = ReadChatRequest(std::move(chat), codec, card, out);
+  if (!grammar.empty()) out.sampling.grammar = grammar;
   if (!error && out.n != 1) error = BadRequest("n", "'n' is not part of the responses API");
   if (error && error->param == "max_tokens") error->param = "max_output_tokens";
   if (error && error->param.rfind("messages", 0) == 0) error->param.replace(0, 8, "input");

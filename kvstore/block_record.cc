@@ -1,6 +1,7 @@
 #include "kvstore/block_record.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <span>
 
@@ -20,23 +21,32 @@ T Load(Bytes page, size_t offset) {
   return value;
 }
 
-uint32_t HeaderBytes(const BlockHeader& block) {
-  return static_cast<uint32_t>(kRecordFixedBytes + 4 * block.token_ids.size() + block.extra.size());
+uint32_t HeaderBytes(const BlockHeader& block, bool sealed) {
+  return static_cast<uint32_t>(kRecordFixedBytes + (sealed ? kRecordSealBytes : 0) + 4 * block.token_ids.size() + block.extra.size());
+}
+
+/// Token ids and extra of `text`, of which the first 4 * `ids` bytes are ids.
+void TakeText(Bytes text, size_t ids, BlockHeader& block) {
+  block.token_ids.resize(ids);
+  std::ranges::copy(text.first(4 * ids), std::as_writable_bytes(std::span(block.token_ids)).begin());
+  block.extra.assign(AsText(text.subspan(4 * ids)));
 }
 
 }  // namespace
 
-uint32_t RecordHeaderPages(const BlockHeader& block) { return static_cast<uint32_t>(CeilDiv(HeaderBytes(block), kPageBytes)); }
+uint32_t RecordHeaderPages(const BlockHeader& block, bool sealed) { return static_cast<uint32_t>(CeilDiv(HeaderBytes(block, sealed), kPageBytes)); }
 
-std::vector<std::byte> EncodeRecordHeader(RecordHeader& h) {
+Result<std::vector<std::byte>> EncodeRecord(RecordHeader& h, const SealKey* key, MutableBytes payload) {
   const BlockHeader& b = h.block;
-  const uint32_t length = HeaderBytes(b);
-  h.header_pages = static_cast<uint16_t>(RecordHeaderPages(b));
+  const bool sealed = key != nullptr;
+  const uint32_t length = HeaderBytes(b, sealed), text_begin = kRecordFixedBytes + (sealed ? kRecordSealBytes : 0);
+  h.header_pages = static_cast<uint16_t>(RecordHeaderPages(b, sealed));
   std::vector<std::byte> out(size_t{h.header_pages} * kPageBytes);
   std::memcpy(out.data(), kMagic.data(), kMagic.size());
   Store(out, 16, length);
   Store(out, 20, h.header_pages);
   Store(out, 22, h.codec);
+  Store(out, 23, static_cast<uint8_t>(sealed));
   Store(out, 24, b.key.bytes);
   Store(out, 56, b.parent.bytes);
   Store(out, 88, b.digest.low);
@@ -49,8 +59,15 @@ std::vector<std::byte> EncodeRecordHeader(RecordHeader& h) {
   Store(out, 124, static_cast<uint32_t>(b.token_ids.size()));
   Store(out, 128, static_cast<uint32_t>(b.extra.size()));
   Store(out, 136, h.batch);
-  const auto ids_end = std::ranges::copy(std::as_bytes(std::span(b.token_ids)), out.begin() + kRecordFixedBytes).out;
+  const auto ids_end = std::ranges::copy(std::as_bytes(std::span(b.token_ids)), out.begin() + text_begin).out;
   std::ranges::copy(AsBytes(b.extra), ids_end);
+  if (sealed) {
+    const std::array<MutableBytes, 2> parts = {MutableBytes(out).subspan(text_begin, length - text_begin), payload};
+    ASSIGN_OR_RETURN(const Seal seal, SealParts(*key, Bytes(out).subspan(16, kRecordFixedBytes - 16), parts));
+    Store(out, kRecordFixedBytes, seal.key_id);
+    Store(out, kRecordFixedBytes + 8, seal.nonce);
+    Store(out, kRecordFixedBytes + 20, seal.tag);
+  }
   Store(out, 8, Xxh3_64(Bytes(out).subspan(16, length - 16)));
   return out;
 }
@@ -82,12 +99,28 @@ std::optional<RecordHeader> DecodeRecordHeader(Bytes pages) {
   h.stored_at_s = Load<uint32_t>(pages, 120);
   h.batch = Load<uint64_t>(pages, 136);
   const uint64_t ids = Load<uint32_t>(pages, 124), extra = Load<uint32_t>(pages, 128);
-  if (ids > BlockHeader::kMaxTokenIds || extra > BlockHeader::kMaxExtraBytes || kRecordFixedBytes + 4 * ids + extra != length) return std::nullopt;
+  const bool sealed = Load<uint8_t>(pages, 23) == 1;
+  const uint64_t text_begin = kRecordFixedBytes + (sealed ? kRecordSealBytes : 0);
+  if (ids > BlockHeader::kMaxTokenIds || extra > BlockHeader::kMaxExtraBytes || text_begin + 4 * ids + extra != length) return std::nullopt;
   if (h.raw_bytes == 0 || h.stored_bytes == 0 || h.stored_bytes > h.raw_bytes) return std::nullopt;
-  b.token_ids.resize(ids);
-  std::ranges::copy(pages.subspan(kRecordFixedBytes, 4 * ids), std::as_writable_bytes(std::span(b.token_ids)).begin());
-  b.extra.assign(AsText(pages.subspan(kRecordFixedBytes + 4 * ids, extra)));
+  const Bytes text = pages.subspan(text_begin, length - text_begin);
+  if (!sealed) {
+    TakeText(text, ids, b);
+    return h;
+  }
+  h.seal = Seal{Load<uint64_t>(pages, kRecordFixedBytes), Load<std::array<std::byte, 12>>(pages, kRecordFixedBytes + 8),
+                Load<std::array<std::byte, 16>>(pages, kRecordFixedBytes + 20)};
+  h.sealed.assign(text.begin(), text.end());
+  h.context.assign(pages.begin() + 16, pages.begin() + kRecordFixedBytes);
+  h.sealed_ids = static_cast<uint32_t>(ids);
   return h;
+}
+
+bool OpenRecord(const SealKey& key, RecordHeader& h, MutableBytes payload) {
+  const std::array<MutableBytes, 2> parts = {h.sealed, payload};
+  if (!h.seal || !OpenParts(key, *h.seal, h.context, parts)) return false;
+  TakeText(h.sealed, h.sealed_ids, h.block);
+  return true;
 }
 
 }  // namespace baton

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@
 
 #include "base/block_key.h"
 #include "base/bytes.h"
+#include "base/cache_record.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/status.h"
@@ -30,6 +32,7 @@ struct BlockHeader {
   uint32_t depth = 0;              // position in its chain, 0 = first block
   std::vector<TokenId> token_ids;  // of this block; lets `store export` name what it holds
   std::string extra;               // carried unread, for example the rope_delta of a prefix with images
+  std::string tenant;              // on a chain's first block when it is put: whose the chain is; kept by root, not in the record
 
   static constexpr size_t kMaxTokenIds = 4096, kMaxExtraBytes = 64 << 10;
   friend bool operator==(const BlockHeader&, const BlockHeader&) = default;
@@ -51,6 +54,8 @@ struct BlockStoreStats {
   uint64_t blocks_memory = 0, bytes_memory = 0, blocks_disk = 0, bytes_disk = 0;  // bytes_disk: space taken, not payload
   uint64_t hits_memory = 0, hits_disk = 0, misses = 0, puts = 0, duplicates = 0;
   uint64_t corrupt = 0;      // blocks that did not verify; each was dropped
+  uint64_t quarantined = 0;  // of those, the ones on disk: moved aside, never served again
+  uint64_t scrubbed = 0;     // blocks on disk that Scrub read
   uint64_t evictions = 0;    // blocks the store holds no more because room was needed
   uint64_t expired = 0;      // blocks dropped for their age
   uint64_t dropped = 0;      // puts that never reached the disk (full, quota, I/O error)
@@ -67,6 +72,11 @@ enum class Durability : uint8_t {
   kSynced,   // survives the machine's power loss
 };
 
+/// What one tenant's blocks take, in memory and on disk once each.
+struct TenantUse {
+  uint64_t blocks = 0, bytes = 0;
+};
+
 /// A row of `baton store ls`.
 struct BlockListing {
   BlockKey key, parent;
@@ -78,6 +88,7 @@ struct BlockListing {
 };
 struct ScrubReport {
   uint64_t checked = 0, bytes = 0, corrupt = 0;
+  uint64_t locked = 0;  // sealed with keys that are not at hand: neither good nor bad
   std::vector<BlockKey> corrupt_keys;
 };
 struct GcReport {
@@ -108,11 +119,21 @@ class BlockStore {
   /// the first error since the last Flush. Without a disk tier: ok, there is nothing to wait for.
   virtual Status Flush() = 0;
 
-  /// Keeps the keys held now from eviction until `deadline`; a later deadline replaces an earlier one. Gives how many of
+  /// Keeps the keys held now from eviction, and from ending by age, until `deadline`; a later deadline replaces an earlier one. Gives how many of
   /// them are held (the leading ones of a chain when `keys` is one); kExhausted when pins would exceed half a tier: those
   /// before stay pinned.
   virtual Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) = 0;
   virtual void Unpin(std::span<const BlockKey> keys) = 0;
+  /// Most bytes that may be pinned at a time.
+  virtual uint64_t max_pinned_bytes() const = 0;
+  /// What of `keys`, a chain, is held now and where. Counts as no use.
+  virtual HeldBlocks Describe(std::span<const BlockKey> keys) = 0;
+  /// A block's header; counts as no use. kNotFound, and what Read gives for one that does not verify.
+  virtual Result<BlockHeader> Peek(const BlockKey& key) = 0;
+  /// When the block was given up last, in seconds since 1970, if that is remembered and it has not come again.
+  virtual std::optional<double> EvictedAt(const BlockKey& key) const = 0;
+  /// By tenant; "" are chains of no named tenant. Empty where quotas are off (BlockStoreConfig::tenant_bytes).
+  virtual std::map<std::string, TenantUse> tenants() const = 0;
   /// Forgets a block, in both tiers and for good; pinned or not. kNotFound when it is not held.
   virtual Status Remove(const BlockKey& key) = 0;
 
@@ -124,7 +145,7 @@ class BlockStore {
   /// The identity the folder is bound to.
   virtual std::string identity() const = 0;
 
-  /// Reads every block on disk and drops those that do not verify; at most `bytes_per_s` (0 = no limit). Stops early, with
+  /// Reads every block on disk and quarantines those that do not verify; at most `bytes_per_s` (0 = no limit). Stops early, with
   /// what it has, when `stop` gives true (asked between blocks; may be empty).
   virtual Result<ScrubReport> Scrub(uint64_t bytes_per_s, const std::function<bool()>& stop) = 0;
   /// Drops what is too old, compacts the index and gives free space back to the file system.
@@ -138,9 +159,13 @@ struct BlockStoreConfig {
   uint64_t block_bytes = 0;                  // of one block, all must be equal; 0 = any
   std::string identity;                      // model fingerprint, layout, numerics: a folder of another identity is refused by
                                              // kInvalid that names both and says what to do; empty = take what is there
-  std::string compression = "none";          // none, zstd, lz4
-  std::string policy = "lru";                // lru, s3fifo, cost
+  std::string compression = "none";          // none, zstd, lz4, planes
+  std::string key_file;                      // seals blocks on disk with the keys in it (kvstore/key_ring.h); empty = not sealed
+  std::string policy = "cost";               // lru, s3fifo, cost
   double ttl_s = 0;                          // 0 = for ever
+  uint64_t scrub_bytes_per_s = 0;            // a thread reads and checks what is on disk at this rate, pass after pass; 0 = none
+  double scrub_pause_s = 3600;               // between two passes
+  uint64_t tenant_bytes = 0;                 // of one tenant's blocks: above it, its own make room; 0 = no quota
   double wait_s = 30;                        // how long a put or Flush may wait for the disk
   double sync_interval_s = 1;                // what was written is synced at latest after this time: the power-loss window
   bool read_only = false;                    // for a look at a folder, even while another process serves it; puts are refused

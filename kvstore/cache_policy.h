@@ -44,9 +44,8 @@ class CachePolicy {
 /// "lru": the candidate used longest ago.
 /// "s3fifo": Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23: a small queue of a tenth of the bytes
 ///   in front of the main one, so that what is used once leaves soon, and a ghost list that lets what returns straight in.
-/// "cost": recency, plus a head start for follow-up turns: a chain whose second or later block came back is a conversation
-///   that goes on. The head start is learned: a quantile of the pauses after which such blocks came back, be it from the
-///   tier or from the ghosts of what was given up.
+/// "cost": worth, that is hits to be hoped for per byte and time, learned online from when blocks of a class came back
+///   (kvstore/cost_policy.h).
 /// kInvalid names the choices.
 Result<std::unique_ptr<CachePolicy>> MakeCachePolicy(std::string_view name);
 

@@ -10,8 +10,9 @@
 
 namespace baton {
 
-enum class Codec : uint8_t { kNone = 0, kZstd = 1, kLz4 = 2 };
-std::string_view CodecName(Codec codec);              // "none", "zstd", "lz4"
+/// kPlanes: zstd of all even bytes and then all odd ones, which puts the exponents of 16-bit floats together.
+enum class Codec : uint8_t { kNone = 0, kZstd = 1, kLz4 = 2, kPlanes = 3 };
+std::string_view CodecName(Codec codec);              // "none", "zstd", "lz4", "planes"
 Result<Codec> ParseCodec(std::string_view name);      // kInvalid names the choices
 
 /// The bytes compressed, or nothing when that would save no page (or the codec is kNone).

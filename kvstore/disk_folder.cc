@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -20,6 +22,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kFormatLine = "baton-store 1";
+constexpr uint32_t kRetiredShare = 16;
+constexpr uint64_t kMostCopies = 64, kCopiesShare = 128;  // of the room: it is within the index's share of the quota
+
+/// Left free on the disk for the index, whatever store.disk_bytes allows: a RocksDB that meets a full disk may end the process.
+constexpr uint64_t kIndexReserveBytes = 8_MiB;
 
 std::string ExtentPath(const std::string& folder, size_t file) { return fmt::format("{}/extents/{:06}", folder, file); }
 
@@ -60,7 +67,17 @@ Result<std::unique_ptr<DiskFolder>> DiskFolder::Open(const DiskFolderOptions& op
   return folder;
 }
 
+Status DiskFolder::CheckFree(uint64_t bytes) const {
+  struct statvfs info {};
+  if (statvfs(options_.path.c_str(), &info) != 0) return SystemError(errno, "cannot look at", options_.path);
+  const uint64_t free = uint64_t{info.f_bavail} * info.f_frsize;
+  if (free >= bytes) return OkStatus();
+  return ExhaustedError("the disk of the store folder {} is full: {} are free, the store needs {}; free space there, lower store.disk_bytes or choose another store.path",
+                        options_.path, HumanBytes(free), HumanBytes(bytes));
+}
+
 Status DiskFolder::OpenLocked() {
+  if (!options_.read_only) RETURN_IF_ERROR(CheckFree(kIndexReserveBytes / 2));
   if (!options_.read_only) {
     const std::string lock = options_.path + "/LOCK";
     lock_fd_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -154,7 +171,8 @@ Status DiskFolder::Rebuild() {
   }
   std::sort(rows.begin(), rows.end(), [](const IndexRow& a, const IndexRow& b) { return a.batch < b.batch; });
   rebuilt_ = true;
-  return index_->Commit(rows, {}, std::nullopt, true);  // a key that is there twice keeps its newest record
+  RETURN_IF_ERROR(index_->Commit(rows, {}, std::nullopt));  // a key that is there twice keeps its newest record
+  return index_->Sync();
 }
 
 void DiskFolder::ScanExtent(uint32_t file, std::vector<IndexRow>& rows) {
@@ -180,9 +198,23 @@ void DiskFolder::ScanExtent(uint32_t file, std::vector<IndexRow>& rows) {
     const auto block = MemoryBlock::Make(header->raw_bytes);
     if (!Read(header->block.key, place, block->mutable_bytes(), nullptr).ok()) continue;
     rows.push_back({header->block.key, header->block.parent, place, header->raw_bytes, header->block.tokens, header->block.depth,
-                    header->stored_at_s, header->batch});
+                    header->stored_at_s, header->batch, header->seal ? header->seal->key_id : 0});
     step = place.pages();
   }
+}
+
+/// Takes out the rows of blocks nobody can read any more.
+Status DiskFolder::DropLocked(std::vector<IndexRow>& rows) {
+  const auto locked = [&](const IndexRow& row) { return row.key_id != 0 && (options_.keys == nullptr || options_.keys->SlotOfId(row.key_id) == 0); };
+  const auto first = std::stable_partition(rows.begin(), rows.end(), [&](const IndexRow& row) { return !locked(row); });
+  if (first == rows.end() || options_.read_only) return OkStatus();
+  if (options_.keys == nullptr || options_.keys->empty()) {
+    return InvalidError("the store folder {} holds sealed blocks; give its key file (store.key_file)", options_.path);
+  }
+  LOG_WARN("store {}: {} blocks are sealed with keys that are not in the key file: they are dropped", options_.path, rows.end() - first);
+  for (auto it = first; it != rows.end(); ++it) deletes_.push_back(it->key);
+  rows.erase(first, rows.end());
+  return OkStatus();
 }
 
 Status DiskFolder::Load(const std::function<void(const IndexRow&)>& visit, uint64_t& corrupt) {
@@ -199,6 +231,7 @@ Status DiskFolder::Load(const std::function<void(const IndexRow&)>& visit, uint6
   }
   RETURN_IF_ERROR(status);
   std::sort(rows.begin(), rows.end(), [](const IndexRow& a, const IndexRow& b) { return std::tie(a.batch, a.place.page) < std::tie(b.batch, b.place.page); });
+  RETURN_IF_ERROR(DropLocked(rows));
   const bool check_late = !clean_ && !rebuilt_ && !options_.read_only;
   for (const IndexRow& row : rows) {
     batch_ = std::max(batch_, row.batch + 1);
@@ -249,6 +282,11 @@ Status DiskFolder::Read(const BlockKey& key, const DiskPlace& place, MutableByte
   std::optional<RecordHeader> record = DecodeRecordHeader(head);
   if (!record) return lost("damaged header");
   if (!(record->block.key == key)) return lost("another block's record");
+  if (record->seal) {
+    const SealKey* seal = options_.keys == nullptr ? nullptr : options_.keys->at(options_.keys->SlotOfId(record->seal->key_id));
+    if (seal == nullptr) return NotFoundError("block {} is sealed with a key that the key file does not have", key.ToHex());
+    if (!OpenRecord(*seal, *record, packed.empty() ? out : MutableBytes(packed))) return lost("its seal is broken");
+  }
   if (record->stored_bytes != place.stored_bytes || record->raw_bytes != out.size() || record->codec != codec) return lost("another length or codec");
   if (!packed.empty() && !Decompress(codec, packed, out)) return lost("does not decompress");
   if (!(Xxh3(out) == record->block.digest)) return lost("digest does not match");
@@ -256,20 +294,23 @@ Status DiskFolder::Read(const BlockKey& key, const DiskPlace& place, MutableByte
   return OkStatus();
 }
 
-Result<IndexRow> DiskFolder::Write(RecordHeader& header, Bytes payload, uint32_t page) {
+Result<IndexRow> DiskFolder::Write(RecordHeader& header, Bytes payload, uint32_t page, const SealKey* key) {
+  RETURN_IF_ERROR(CheckFree(kIndexReserveBytes + payload.size()));
   const size_t number = page / kExtentPages;
   if (!extents_[number]) {
     ASSIGN_OR_RETURN(extents_[number], files_.Open(ExtentPath(options_.path, number), false));
   }
   header.batch = batch_;
   header.stored_bytes = static_cast<uint32_t>(payload.size());
-  const std::vector<std::byte> head = EncodeRecordHeader(header);
-  const std::array<Bytes, 2> parts = {head, payload};
+  std::vector<std::byte> ciphertext;
+  if (key != nullptr) ciphertext.assign(payload.begin(), payload.end());
+  ASSIGN_OR_RETURN(const std::vector<std::byte> head, EncodeRecord(header, key, ciphertext));
+  const std::array<Bytes, 2> parts = {head, key != nullptr ? Bytes(ciphertext) : payload};
   extent_dirty_[number] = true;
   RETURN_IF_ERROR(extents_[number]->WriteAt(OffsetOf(page), parts));
   return IndexRow{header.block.key, header.block.parent,
                   {page, header.stored_bytes, header.header_pages, static_cast<uint8_t>(header.codec)},
-                  header.raw_bytes, header.block.tokens, header.block.depth, header.stored_at_s, header.batch};
+                  header.raw_bytes, header.block.tokens, header.block.depth, header.stored_at_s, header.batch, key == nullptr ? 0 : key->id};
 }
 
 void DiskFolder::Forget(const BlockKey& key, const DiskPlace& place, bool wipe) {
@@ -287,28 +328,71 @@ void DiskFolder::Forget(const BlockKey& key, const DiskPlace& place, bool wipe) 
   freed_pages_ += place.pages();
 }
 
-Status DiskFolder::Commit(std::span<const IndexRow> rows, bool sync) {
-  if (rows.empty() && deletes_.empty() && freed_.empty() && !unsynced_) return OkStatus();
+void DiskFolder::Quarantine(const BlockKey& key, const DiskPlace& place) {
+  CopyAside(key, place);
+  if (retired_pages_ + place.pages() > capacity_bytes_ / kPageBytes / kRetiredShare) return Forget(key, place, true);
+  retired_pages_ += place.pages();
+  deletes_.push_back(key);
+}
+
+/// For whoever wants to know what happened to it. Best effort: the disk may be what is failing.
+void DiskFolder::CopyAside(const BlockKey& key, const DiskPlace& place) {
+  File* file = extents_[place.page / kExtentPages].get();
+  const std::string folder = options_.path + "/quarantine";
+  std::error_code error;
+  fs::create_directories(folder, error);
+  const auto kept = static_cast<uint64_t>(std::distance(fs::directory_iterator(folder, error), fs::directory_iterator()));
+  std::vector<std::byte> record(size_t{place.pages()} * kPageBytes);
+  if (error || file == nullptr || kept >= kMostCopies || (kept + 1) * record.size() > capacity_bytes_ / kCopiesShare) return;
+  const MutableBytes part(record);
+  if (!file->ReadAt(OffsetOf(place.page), std::span(&part, 1)).ok()) return;
+  auto copy = files_.Open(fmt::format("{}/{}-{}", folder, place.page, key.ToHex()), false);
+  const Bytes bytes(record);
+  if (!copy.ok() || !(*copy)->WriteAt(0, std::span(&bytes, 1)).ok()) LOG_WARN("store {}: could not copy block {} aside", options_.path, key.ToHex());
+}
+
+/// The records and the index's log at once: neither order matters, for rows newer than the noted batch are checked at start.
+Status DiskFolder::SyncAll() {
+  Status index_synced;
+  std::thread index([&] { index_synced = index_->Sync(); });
   Status status;
-  for (size_t i = 0; sync && i < extents_.size(); ++i) {
+  for (size_t i = 0; i < extents_.size(); ++i) {
     if (!extent_dirty_[i]) continue;
     const Status synced = extents_[i]->Sync();
     if (status.ok()) status = synced;
     extent_dirty_[i] = false;  // after a failed sync the kernel may have dropped the pages: trying again would prove nothing
   }
-  if (status.ok()) status = index_->Commit(rows, deletes_, sync ? std::optional(batch_) : std::nullopt, sync);
+  index.join();
+  return status.ok() ? index_synced : status;
+}
+
+/// Rows that were published and then could not be synced: nobody is told that they are there. Their pages stay out of use
+/// until the index has forgotten them for good.
+Status DiskFolder::TakeBack(std::span<const IndexRow> rows, Status why) {
+  for (const IndexRow& row : rows) Forget(row.key, row.place, false);
+  if (index_->Commit({}, deletes_, std::nullopt).ok()) deletes_.clear();
+  unsynced_ = true;
+  return why;
+}
+
+Status DiskFolder::Commit(std::span<const IndexRow> rows, bool sync) {
+  if (rows.empty() && deletes_.empty() && freed_.empty() && !unsynced_) return OkStatus();
+  Status status = CheckFree(kIndexReserveBytes / 8);
+  if (status.ok()) status = index_->Commit(rows, deletes_, synced_batch_);
   if (!status.ok()) {
     for (const IndexRow& row : rows) space_.Free(row.place.page, row.place.pages());
     return status;
   }
   deletes_.clear();
-  ++batch_;
-  unsynced_ = !sync;
-  if (sync) {
-    for (const Freed& range : freed_) space_.Free(range.page, range.pages);
-    freed_.clear();
-    freed_pages_ = 0;
-  }
+  const uint64_t batch = batch_++;
+  unsynced_ = true;
+  if (!sync) return OkStatus();
+  if (status = SyncAll(); !status.ok()) return TakeBack(rows, status);
+  synced_batch_ = batch;  // noted with the next commit
+  unsynced_ = false;
+  for (const Freed& range : freed_) space_.Free(range.page, range.pages);
+  freed_.clear();
+  freed_pages_ = 0;
   return OkStatus();
 }
 

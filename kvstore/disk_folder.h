@@ -23,6 +23,7 @@ struct DiskFolderOptions {
   std::string path, identity;
   uint64_t disk_bytes = 0;
   bool read_only = false;
+  const KeyRing* keys = nullptr;  // outlives the folder; null or empty: nothing is sealed
 };
 
 /// Thread: Read from any; everything else from one at a time.
@@ -41,10 +42,11 @@ class DiskFolder {
   static uint64_t CapacityBytes(uint64_t disk_bytes);
   uint64_t capacity_bytes() const { return capacity_bytes_; }
   /// Gives every block that is here, oldest first, once; call first. `corrupt` counts what had to be dropped.
+  /// Blocks sealed with keys that were deleted go; kInvalid when there are such and no keys at all were given.
   Status Load(const std::function<void(const IndexRow&)>& visit, uint64_t& corrupt);
 
   /// Reads and verifies a block into `out` (of the block's size). kDataLoss when anything disagrees; kUnavailable on I/O
-  /// errors. `header` may be null.
+  /// errors; kNotFound when it is sealed with a key that is not at hand. `header` may be null.
   Status Read(const BlockKey& key, const DiskPlace& place, MutableBytes out, BlockHeader* header);
 
   /// Pages that could be allocated now, and after the next durable commit.
@@ -54,9 +56,12 @@ class DiskFolder {
   /// Gives back what was allocated and never committed.
   void Unallocate(uint32_t page, uint32_t pages) { space_.Free(page, pages); }
   /// Writes a record to the pages allocated from `page` on; its row, for the next commit.
-  Result<IndexRow> Write(RecordHeader& header, Bytes payload, uint32_t page);
+  Result<IndexRow> Write(RecordHeader& header, Bytes payload, uint32_t page, const SealKey* key);
   /// Makes a block gone with the next commit; `wipe` also clears its header on the medium.
   void Forget(const BlockKey& key, const DiskPlace& place, bool wipe);
+  /// Makes a record that does not verify gone with the next commit: what can be read of it is copied to quarantine/, and its
+  /// pages are not written again before the next start, as far as a sixteenth of the room may be spared for that.
+  void Quarantine(const BlockKey& key, const DiskPlace& place);
   /// Publishes rows and what was forgotten. With `sync` all records and rows so far are on the medium. On an error nothing
   /// is published and the rows' pages are given back.
   Status Commit(std::span<const IndexRow> rows, bool sync);
@@ -69,12 +74,17 @@ class DiskFolder {
  private:
   DiskFolder(DiskFolderOptions options, FileLayer& files);
   Status OpenLocked();
+  Status CheckFree(uint64_t bytes) const;  // kExhausted where the file system has less
   Status CheckFormat();
   Status OpenIndex();
   Status Rebuild();
   void ScanExtent(uint32_t file, std::vector<IndexRow>& rows);
   static uint64_t OffsetOf(uint32_t page) { return uint64_t{page % kExtentPages} * kPageBytes; }
+  Status DropLocked(std::vector<IndexRow>& rows);
   Status DropAbove();
+  void CopyAside(const BlockKey& key, const DiskPlace& place);
+  Status SyncAll();
+  Status TakeBack(std::span<const IndexRow> rows, Status why);
   Result<uint64_t> AllocatedBytes() const;  // of the extent files, on the file system
 
   const DiskFolderOptions options_;
@@ -91,6 +101,7 @@ class DiskFolder {
   };
   std::vector<Freed> freed_;  // forgotten; free after the next durable commit
   uint32_t freed_pages_ = 0;
+  uint32_t retired_pages_ = 0;     // quarantined
   std::vector<BlockKey> deletes_;  // for the next commit
   bool unsynced_ = false, clean_ = false, rebuilt_ = false;
   uint64_t batch_ = 1, synced_batch_ = 0;

@@ -97,8 +97,13 @@ Status SystemError(int error, std::string_view what, std::string_view path) {
 Result<std::string> ReadTextFile(const std::string& path) {
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
   if (!file) return SystemError(errno, "cannot open", path);
-  std::string text(64 << 10, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  std::string text;
+  for (size_t n = 64 << 10; n == 64 << 10;) {
+    const size_t begin = text.size();
+    text.resize(begin + n);
+    n = std::fread(text.data() + begin, 1, n, file.get());
+    text.resize(begin + n);
+  }
   if (std::ferror(file.get()) != 0) return SystemError(errno, "cannot read", path);
   return text;
 }

@@ -20,7 +20,7 @@ class CancelOnDrop {
 
 }  // namespace
 
-Result<IncomingTransfer> ExpectBlocks(TransferContext& context, const TransferPump::PeerEnd& from, size_t blocks, uint32_t parts) {
+Result<IncomingTransfer> ExpectBlocks(TransferContext& context, const TransferPump::PeerEnd& from, size_t blocks, uint32_t parts, BlockDigests digests) {
   ASSIGN_OR_RETURN(std::vector<BlockId> ids, context.pool.Allocate(blocks));
   const size_t part_bytes = context.pool.block_bytes() / parts;
   std::vector<Landing> landings;
@@ -29,27 +29,31 @@ Result<IncomingTransfer> ExpectBlocks(TransferContext& context, const TransferPu
     for (uint32_t p = 0; p < parts; ++p) landings.push_back({context.pool.data(id) + p * part_bytes, part_bytes});
   }
   struct State {
-    BlockRefs blocks;
-    kj::Own<kj::PromiseFulfiller<Result<BlockRefs>>> fulfiller;
+    Landed landed;
+    kj::Own<kj::PromiseFulfiller<Result<Landed>>> fulfiller;
   };
-  auto pair = kj::newPromiseAndFulfiller<Result<BlockRefs>>();
-  auto state = std::make_shared<State>(State{BlockRefs(context.pool, std::move(ids)), kj::mv(pair.fulfiller)});
+  auto pair = kj::newPromiseAndFulfiller<Result<Landed>>();
+  auto state = std::make_shared<State>(State{{BlockRefs(context.pool, std::move(ids)), {}}, kj::mv(pair.fulfiller)});
+  if (digests == BlockDigests::kMade) state->landed.digests.resize(blocks);
+  const std::span<Digest128> filled = state->landed.digests;
   const TransferId id = context.ids.Next();
   context.pump.Expect(id, from, std::move(landings), context.clock.Now() + context.timeout,
                       [&loop = context.loop, state](const Status& status) mutable {
                         loop.Post([state = std::move(state), status] {
-                          if (status.ok()) state->fulfiller->fulfill(Result<BlockRefs>(std::move(state->blocks)));
-                          else state->fulfiller->fulfill(Result<BlockRefs>(status));
+                          if (status.ok()) state->fulfiller->fulfill(Result<Landed>(std::move(state->landed)));
+                          else state->fulfiller->fulfill(Result<Landed>(status));
                         });
-                      });
+                      },
+                      filled);
   return IncomingTransfer{id, pair.promise.attach(kj::heap<CancelOnDrop>(context.pump, id))};
 }
 
-Status VerifyBlocks(BlockPool& pool, const std::vector<BlockId>& blocks, const std::vector<Digest128>& digests) {
-  if (blocks.size() != digests.size()) return DataLossError("{} blocks arrived with {} digests", blocks.size(), digests.size());
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    if (Xxh3({pool.data(blocks[i]), pool.block_bytes()}) == digests[i]) continue;
-    return DataLossError("block {} of {} does not have the digest its producer gave", i, blocks.size());
+Status Landed::Verify(const std::vector<Digest128>& given) const {
+  if (blocks.size() != given.size()) return DataLossError("{} blocks arrived with {} digests", blocks.size(), given.size());
+  CHECK(digests.size() == blocks.size());  // they were asked for
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (digests[i] == given[i]) continue;
+    return DataLossError("block {} of {} does not have the digest its producer gave", i, given.size());
   }
   return OkStatus();
 }

@@ -13,9 +13,17 @@ LocalStore::LocalStore(LocalStoreParts parts)
       clock_(*parts.clock),
       files_(std::move(parts.files)),
       codec_(parts.codec),
+      keys_(std::move(parts.keys)),
       folder_(std::move(parts.folder)),
       memory_(std::move(parts.memory_policy)),
-      disk_(std::move(parts.disk_policy)) {}
+      disk_(std::move(parts.disk_policy)) {
+  if (config_.tenant_bytes > 0) tenants_.emplace(index_);
+}
+
+void LocalStore::OpenBooks(FileLayer& files) {
+  evictions_.Open(files, config_.path + "/evictions", config_.read_only);
+  if (tenants_) tenants_->Open(files, config_.path + "/tenants", config_.read_only);
+}
 
 LocalStore::~LocalStore() {
   {
@@ -23,6 +31,8 @@ LocalStore::~LocalStore() {
     stop_ = true;
   }
   wake_.notify_all();
+  progress_.notify_all();
+  if (scrubber_.joinable()) scrubber_.join();
   if (writer_.joinable()) writer_.join();
 }
 
@@ -34,7 +44,7 @@ Status LocalStore::Start() {
         [this](const IndexRow& row) {
           const uint32_t id = index_.Intern(row.key);
           if (index_[id].held() || !index_.Link(id, row.parent, row.depth)) {
-            forgets_.push_back({row.key, row.place, false});
+            forgets_.push_back({row.key, row.place, Leave::kDropped});
             index_.Release(id);
             return;
           }
@@ -42,17 +52,22 @@ Status LocalStore::Start() {
           entry.raw_bytes = row.raw_bytes;
           entry.tokens = row.tokens;
           entry.stored_at_s = row.stored_at_s;
+          entry.key_slot = keys_ ? keys_->SlotOfId(row.key_id) : 0;
+          if (row.depth == 0 && index_[entry.parent].key_slot == 0) index_[entry.parent].key_slot = entry.key_slot;
           AddToDisk(id, row.place);
         },
         counters_.corrupt));
+    if (tenants_) CountTenants();
     last_sync_ = clock_.Now();
   }
-  if (!config_.read_only) writer_ = std::thread([this] { WriterLoop(); });
+  if (config_.read_only) return OkStatus();
+  writer_ = std::thread([this] { WriterLoop(); });
+  if (config_.scrub_bytes_per_s > 0) scrubber_ = std::thread([this] { ScrubLoop(); });
   return OkStatus();
 }
 
 bool LocalStore::Expired(const IndexEntry& entry) const {
-  return config_.ttl_s > 0 && clock_.UnixSeconds() >= entry.stored_at_s + config_.ttl_s;
+  return config_.ttl_s > 0 && !entry.pinned && clock_.UnixSeconds() >= entry.stored_at_s + config_.ttl_s;
 }
 
 uint32_t LocalStore::FindLive(const BlockKey& key) {
@@ -60,20 +75,28 @@ uint32_t LocalStore::FindLive(const BlockKey& key) {
   if (id == kNoBlock || !index_[id].held()) return kNoBlock;
   if (!Expired(index_[id])) return id;
   ++counters_.expired;
+  evictions_.Record(key, clock_.UnixSeconds());
   Vanish(id, false);
   return kNoBlock;
 }
 
 size_t LocalStore::Lookup(std::span<const BlockKey> chain) {
   std::lock_guard lock(mutex_);
+  constexpr size_t kSlotsAhead = 16, kEntriesAhead = 8;
+  for (size_t i = 0; i < std::min(kSlotsAhead, chain.size()); ++i) index_.PrefetchSlot(chain[i]);
   size_t n = 0;
-  while (n < chain.size() && FindLive(chain[n]) != kNoBlock) ++n;
+  for (; n < chain.size(); ++n) {
+    if (n + kSlotsAhead < chain.size()) index_.PrefetchSlot(chain[n + kSlotsAhead]);
+    if (n + kEntriesAhead < chain.size()) index_.PrefetchEntry(chain[n + kEntriesAhead]);
+    if (FindLive(chain[n]) == kNoBlock) break;
+  }
   return n;
 }
 
 void LocalStore::Touch(uint32_t id) {
   memory_.Use(id);
   disk_.Use(id);
+  if (tenants_) tenants_->Use(id);
 }
 
 Status LocalStore::Miss(const BlockKey& key) {
@@ -108,9 +131,15 @@ Status LocalStore::ReadDisk(Lock& lock, uint32_t id, MutableBytes out, BlockHead
   if (same) disk_.Unhold(id);
   if (status.ok()) return OkStatus();
   if (!same) return AbortedError("block {} went while it was read", key.ToHex());
+  if (status.code() == StatusCode::kNotFound) {  // sealed by another's key: only a read-only store keeps such
+    if (!config_.read_only) DropDisk(id, Leave::kDropped);
+    return status;
+  }
   ++counters_.corrupt;
-  LOG_WARN("store: dropped a block that does not verify: {}", status.message());
-  if (!config_.read_only) DropDisk(id, false, false);
+  if (config_.read_only) return status;
+  LOG_WARN("store {}: quarantined a block that does not verify: {}", config_.path, status.message());
+  ++counters_.quarantined;
+  DropDisk(id, Leave::kBad);
   return status;
 }
 
@@ -187,7 +216,7 @@ Result<StoredBlock> LocalStore::Read(const BlockKey& key) {
 void LocalStore::Promote(uint32_t id, uint64_t ticket, std::shared_ptr<const MemoryBlock> block) {
   if (index_.Find(block->header.key) != id || index_[id].ticket != ticket || !index_[id].disk.on_disk()) return;
   disk_.Use(id);
-  if (index_[id].memory || block->size > config_.memory_bytes || !TryMakeRoom(block->size)) return;
+  if (index_[id].memory || block->size > config_.memory_bytes || !TryMakeRoom(block->size, block->header.parent)) return;
   index_[id].memory = std::move(block);
   memory_.Add(id, Traits(id, index_[id].raw_bytes));
 }
@@ -217,9 +246,10 @@ Status LocalStore::Put(const BlockHeader& header, Bytes bytes, Durability durabi
   Lock lock(mutex_);
   const bool in_memory = bytes.size() <= config_.memory_bytes;
   if (!in_memory && !folder_) return ExhaustedError("a block of {} bytes does not fit in store.memory_bytes {}", bytes.size(), config_.memory_bytes);
-  if (in_memory) RETURN_IF_ERROR(MakeRoom(lock, bytes.size()));
+  if (in_memory) RETURN_IF_ERROR(MakeRoom(lock, bytes.size(), header.parent));
   if (const uint32_t id = FindLive(header.key); id != kNoBlock) return PutAgain(lock, id, durability);
   uint64_t ticket = 0;
+  RETURN_IF_ERROR(MakeTenantRoom(header, bytes.size()));
   RETURN_IF_ERROR(Insert(block, &ticket));
   if (in_memory && durability == Durability::kMemory) return OkStatus();
   return WaitTicket(lock, ticket, durability == Durability::kSynced ? durability : Durability::kWritten);
@@ -247,9 +277,41 @@ Status LocalStore::Insert(const std::shared_ptr<MemoryBlock>& block, uint64_t* t
     memory_.Add(id, Traits(id, block->size));
     Record(true, header.key);
   }
+  ChooseKey(id, header.tenant);
   if (folder_) Enqueue(id, block);
+  if (tenants_) tenants_->Add(id, block->size);
+  evictions_.Forget(header.key);
   *ticket = entry.ticket;
   return OkStatus();
+}
+
+/// Within a tenant's quota its own blocks make room, so that it never evicts another's beyond it.
+Status LocalStore::MakeTenantRoom(const BlockHeader& header, uint64_t bytes) {
+  if (!tenants_) return OkStatus();
+  if (header.depth == 0) tenants_->Name(header.parent, header.tenant);
+  const TenantBooks::Tenant tenant = tenants_->Of(header.parent);
+  const auto spared = [&](uint32_t id) { return index_[id].pinned || index_[id].key == header.parent; };
+  ExpirePins();
+  while (tenants_->bytes(tenant) + bytes > config_.tenant_bytes) {
+    const std::optional<uint32_t> victim = tenants_->Victim(tenant, spared);
+    if (!victim) {
+      return ExhaustedError("tenant '{}' may have {} bytes in the store (store.tenant_bytes), and all that it has are held or lead to this block",
+                            tenants_->name(tenant), config_.tenant_bytes);
+    }
+    ++counters_.evictions;
+    evictions_.Record(index_[*victim].key, clock_.UnixSeconds());
+    Vanish(*victim, false);
+  }
+  return OkStatus();
+}
+
+void LocalStore::CountTenants() {
+  std::vector<uint32_t> ids;
+  for (uint32_t id = 0; id < index_.bound(); ++id) {
+    if (index_[id].held()) ids.push_back(id);
+  }
+  std::sort(ids.begin(), ids.end(), [this](uint32_t a, uint32_t b) { return std::tie(index_[a].depth, index_[a].stored_at_s) < std::tie(index_[b].depth, index_[b].stored_at_s); });
+  for (const uint32_t id : ids) tenants_->Add(id, index_[id].raw_bytes);
 }
 
 Status LocalStore::PutAgain(Lock& lock, uint32_t id, Durability durability) {
@@ -261,29 +323,43 @@ Status LocalStore::PutAgain(Lock& lock, uint32_t id, Durability durability) {
   return durability == Durability::kMemory ? OkStatus() : WaitTicket(lock, index_[id].ticket, durability);
 }
 
+/// A chain is sealed with one key: the tenant's whom its first block names.
+void LocalStore::ChooseKey(uint32_t id, const std::string& tenant) {
+  if (!keys_) return;
+  IndexEntry& entry = index_[id];
+  IndexEntry& parent = index_[entry.parent];
+  entry.key_slot = tenant.empty() && parent.key_slot != 0 ? parent.key_slot : keys_->SlotOf(tenant);
+  if (entry.depth == 0) parent.key_slot = entry.key_slot;
+}
+
 void LocalStore::Enqueue(uint32_t id, std::shared_ptr<const MemoryBlock> block) {
   IndexEntry& entry = index_[id];
   entry.dirty = true;
   ++dirty_blocks_;
   entry.ticket = ++last_ticket_;
   if (entry.memory) memory_.Hold(id);
-  queue_.push_back({id, entry.ticket, std::move(block), entry.stored_at_s});
+  queue_.push_back({id, entry.ticket, std::move(block), entry.stored_at_s, entry.key_slot});
   wake_.notify_one();
 }
 
-bool LocalStore::TryMakeRoom(uint64_t bytes) {
+/// The block to come keeps its parent, and so its whole chain, unless that is on disk: without it nothing could lead to it.
+bool LocalStore::TryMakeRoom(uint64_t bytes, const BlockKey& parent) {
   ExpirePins();
+  const uint32_t kept = index_.Find(parent);
+  const bool hold = kept != kNoBlock && memory_.Has(kept) && !index_[kept].disk.on_disk();
+  if (hold) memory_.Hold(kept);
   while (memory_.bytes() + bytes > config_.memory_bytes) {
     const std::optional<uint32_t> victim = memory_.Victim();
-    if (!victim) return false;
+    if (!victim) break;
     DropMemory(*victim, true);
   }
-  return true;
+  if (hold) memory_.Unhold(kept);
+  return memory_.bytes() + bytes <= config_.memory_bytes;
 }
 
-Status LocalStore::MakeRoom(Lock& lock, uint64_t bytes) {
+Status LocalStore::MakeRoom(Lock& lock, uint64_t bytes, const BlockKey& parent) {
   const auto deadline = std::chrono::steady_clock::now() + FromSeconds(config_.wait_s);
-  while (!TryMakeRoom(bytes)) {
+  while (!TryMakeRoom(bytes, parent)) {
     if (dirty_blocks_ == 0) return ExhaustedError("the store's memory is full of pinned blocks; unpin some or raise store.memory_bytes");
     if (progress_.wait_until(lock, deadline) == std::cv_status::timeout) {
       return DeadlineError("the store's disk did not take {} waiting blocks within {} s", dirty_blocks_, config_.wait_s);
@@ -338,11 +414,12 @@ void LocalStore::DropMemory(uint32_t id, bool evicted) {
   if (!index_[id].held() && !index_[id].dirty) Gone(id, evicted);
 }
 
-void LocalStore::DropDisk(uint32_t id, bool evicted, bool wipe) {
+void LocalStore::DropDisk(uint32_t id, Leave how) {
   IndexEntry& entry = index_[id];
+  const bool evicted = how == Leave::kEvicted;
   disk_.Remove(id, evicted);
   if (!evicted) {  // the evicting writer forgets it itself, within its batch
-    forgets_.push_back({entry.key, entry.disk, wipe});
+    forgets_.push_back({entry.key, entry.disk, how});
     wake_.notify_one();
   }
   entry.disk = {};
@@ -356,18 +433,24 @@ void LocalStore::Vanish(uint32_t id, bool wipe) {
   entry.dirty = false;  // its write, if it waits, finds that it is not wanted
   const bool on_disk = entry.disk.on_disk(), in_memory = entry.memory != nullptr;
   if (in_memory) DropMemory(id, false);
-  if (on_disk) DropDisk(id, false, wipe);
-  if (!in_memory && !on_disk) index_.Release(id);  // it was on its way to disk only
+  if (on_disk) DropDisk(id, wipe ? Leave::kWiped : Leave::kDropped);
+  if (!in_memory && !on_disk) Forgotten(id);  // it was on its way to disk only
 }
 
 void LocalStore::Gone(uint32_t id, bool evicted) {
   if (evicted) {
     ++counters_.evictions;
     counters_.evicted_age_s = std::max(0.0, clock_.UnixSeconds() - index_[id].stored_at_s);
+    evictions_.Record(index_[id].key, clock_.UnixSeconds());
   }
   Record(false, index_[id].key);
   if (index_[id].pinned) ReleasePin(id);
   index_[id].ticket = 0;
+  Forgotten(id);
+}
+
+void LocalStore::Forgotten(uint32_t id) {
+  if (tenants_) tenants_->Remove(id);
   index_.Release(id);
 }
 

@@ -29,6 +29,27 @@ std::vector<BlockKey> LocalStore::Keys() const {
   return out;
 }
 
+Result<BlockHeader> LocalStore::Peek(const BlockKey& key) {
+  Lock lock(mutex_);
+  const uint32_t id = FindLive(key);
+  if (id == kNoBlock) return NotFoundError("block {} is not in the store", key.ToHex());
+  if (const auto block = index_[id].memory) return block->header;
+  BlockHeader header;
+  std::vector<std::byte> bytes(index_[id].raw_bytes);
+  RETURN_IF_ERROR(ReadDisk(lock, id, bytes, &header));
+  return header;
+}
+
+std::optional<double> LocalStore::EvictedAt(const BlockKey& key) const {
+  std::lock_guard lock(mutex_);
+  return evictions_.Find(key);
+}
+
+std::map<std::string, TenantUse> LocalStore::tenants() const {
+  std::lock_guard lock(mutex_);
+  return tenants_ ? tenants_->All() : std::map<std::string, TenantUse>();
+}
+
 std::vector<BlockListing> LocalStore::List() const {
   std::lock_guard lock(mutex_);
   std::vector<BlockListing> out;
@@ -71,8 +92,11 @@ Result<ScrubReport> LocalStore::Scrub(uint64_t bytes_per_s, const std::function<
     buffer.resize(index_[id].raw_bytes);
     const Status status = ReadDisk(lock, id, buffer, nullptr);
     ++report.checked;
+    ++counters_.scrubbed;
     report.bytes += buffer.size();
-    if (!status.ok() && status.code() != StatusCode::kAborted) {
+    if (status.code() == StatusCode::kNotFound) {
+      ++report.locked;
+    } else if (!status.ok() && status.code() != StatusCode::kAborted) {
       ++report.corrupt;
       report.corrupt_keys.push_back(key);
     }
@@ -85,6 +109,14 @@ Result<ScrubReport> LocalStore::Scrub(uint64_t bytes_per_s, const std::function<
     if (stop != nullptr && stop()) break;
   }
   return report;
+}
+
+void LocalStore::ScrubLoop() {
+  for (bool stop = false; !stop;) {
+    (void)Scrub(config_.scrub_bytes_per_s, [this] { return stop_; });  // asked with the mutex held
+    Lock lock(mutex_);
+    stop = progress_.wait_for(lock, FromSeconds(config_.scrub_pause_s), [this] { return stop_; });
+  }
 }
 
 Result<GcReport> LocalStore::Gc() {

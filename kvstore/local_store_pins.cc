@@ -20,10 +20,28 @@ void LocalStore::ReleasePin(uint32_t id) {
   if (entry.held()) PinTier(entry).Unhold(id);
 }
 
+uint64_t LocalStore::max_pinned_bytes() const {
+  return (folder_ ? std::max(folder_->capacity_bytes(), config_.memory_bytes) : config_.memory_bytes) / 2;
+}
+
+HeldBlocks LocalStore::Describe(std::span<const BlockKey> keys) {
+  std::lock_guard lock(mutex_);
+  HeldBlocks out;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const uint32_t id = FindLive(keys[i]);
+    if (id == kNoBlock) continue;
+    if (out.held == i) ++out.held;
+    out.memory += index_[id].memory != nullptr;
+    out.disk += index_[id].disk.on_disk();
+    out.bytes += index_[id].raw_bytes;
+  }
+  return out;
+}
+
 Result<size_t> LocalStore::Pin(std::span<const BlockKey> keys, Instant deadline) {
   std::lock_guard lock(mutex_);
   ExpirePins();
-  const uint64_t bound = (folder_ ? std::max(folder_->capacity_bytes(), config_.memory_bytes) : config_.memory_bytes) / 2;
+  const uint64_t bound = max_pinned_bytes();
   size_t pinned = 0;
   for (const BlockKey& key : keys) {
     const uint32_t id = FindLive(key);

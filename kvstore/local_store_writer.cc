@@ -16,9 +16,15 @@ void LocalStore::WriterLoop() {
     wake_.wait_for(lock, FromSeconds(config_.sync_interval_s),
                    [&] { return stop_ || !queue_.empty() || !forgets_.empty() || sync_wanted_ > synced_ticket_; });
     const Batch batch = TakeBatch();
+    const EvictionLog::Pending evicted = evictions_.Take();
     if (batch.sync || batch.upto > written_ticket_ || !batch.forgets.empty()) {
       lock.unlock();
       RunBatch(batch);
+      lock.lock();
+    }
+    if (!evicted.entries.empty()) {
+      lock.unlock();
+      evictions_.Write(evicted);
       lock.lock();
     }
     if (stop_ && queue_.empty() && forgets_.empty()) return;
@@ -51,15 +57,18 @@ bool LocalStore::Wanted(const WriteOp& op) const {
 
 void LocalStore::RunBatch(const Batch& batch) {
   std::lock_guard folder_lock(folder_mutex_);
-  for (const ForgetOp& op : batch.forgets) folder_->Forget(op.key, op.place, op.wipe);
+  for (const ForgetOp& op : batch.forgets) {
+    if (op.how == Leave::kBad) folder_->Quarantine(op.key, op.place);
+    else folder_->Forget(op.key, op.place, op.how == Leave::kWiped);
+  }
   std::vector<std::vector<std::byte>> packed(batch.writes.size());
   uint64_t pages = 0;
   for (size_t i = 0; i < batch.writes.size(); ++i) {
     const MemoryBlock& block = *batch.writes[i].block;
     packed[i] = Compress(codec_, block.bytes());
-    pages += RecordHeaderPages(block.header) + CeilDiv(packed[i].empty() ? block.size : packed[i].size(), kPageBytes);
+    pages += RecordHeaderPages(block.header, keys_ != nullptr) + CeilDiv(packed[i].empty() ? block.size : packed[i].size(), kPageBytes);
   }
-  MakeDiskRoom(pages);
+  MakeDiskRoom(batch, pages);
   std::vector<Result<IndexRow>> results;
   std::vector<IndexRow> rows;
   for (size_t i = 0; i < batch.writes.size(); ++i) {
@@ -84,8 +93,33 @@ void LocalStore::RunBatch(const Batch& batch) {
   progress_.notify_all();
 }
 
-void LocalStore::MakeDiskRoom(uint64_t pages) {
-  while (uint64_t{folder_->free_pages()} + folder_->freed_pages() < pages && EvictFromDisk()) {
+/// What the batch's blocks follow on: they would be orphans without it.
+std::vector<LocalStore::DiskHold> LocalStore::HoldParents(const Batch& batch) {
+  Lock lock(mutex_);
+  std::vector<DiskHold> holds;
+  for (const WriteOp& op : batch.writes) {
+    const uint32_t parent = Wanted(op) ? index_[op.id].parent : kNoBlock;
+    if (parent == kNoBlock || !disk_.Has(parent)) continue;
+    disk_.Hold(parent);
+    holds.push_back({parent, index_[parent].key, index_[parent].disk});
+  }
+  return holds;
+}
+
+void LocalStore::Unhold(const std::vector<DiskHold>& holds) {
+  Lock lock(mutex_);
+  for (const DiskHold& hold : holds) {
+    // A block that was removed meanwhile took its holds with it.
+    if (index_.Find(hold.key) == hold.id && index_[hold.id].disk == hold.place) disk_.Unhold(hold.id);
+  }
+}
+
+void LocalStore::MakeDiskRoom(const Batch& batch, uint64_t pages) {
+  if (uint64_t{folder_->free_pages()} + folder_->freed_pages() < pages) {
+    const std::vector<DiskHold> holds = HoldParents(batch);
+    while (uint64_t{folder_->free_pages()} + folder_->freed_pages() < pages && EvictFromDisk()) {
+    }
+    Unhold(holds);
   }
   if (folder_->free_pages() < pages && folder_->freed_pages() > 0) (void)folder_->Commit({}, true);  // an error shows at the batch's own commit
 }
@@ -100,7 +134,7 @@ bool LocalStore::EvictFromDisk() {
     if (!victim) return false;
     key = index_[*victim].key;
     place = index_[*victim].disk;
-    DropDisk(*victim, true, false);
+    DropDisk(*victim, Leave::kEvicted);
   }
   folder_->Forget(key, place, false);
   return true;
@@ -123,13 +157,13 @@ Result<IndexRow> LocalStore::WriteBlock(const WriteOp& op, Bytes payload, Codec 
   header.codec = codec;
   header.raw_bytes = static_cast<uint32_t>(op.block->size);
   header.stored_at_s = op.stored_at_s;
-  const auto pages = static_cast<uint32_t>(RecordHeaderPages(header.block) + CeilDiv(payload.size(), kPageBytes));
+  const auto pages = static_cast<uint32_t>(RecordHeaderPages(header.block, op.key_slot != 0) + CeilDiv(payload.size(), kPageBytes));
   const std::optional<uint32_t> page = AllocatePages(pages);
   if (!page) {
     return ExhaustedError("no room for block {} ({} pages) within store.disk_bytes {}: what is there is pinned or being read; raise it",
                           header.block.key.ToHex(), pages, config_.disk_bytes);
   }
-  auto row = folder_->Write(header, payload, *page);
+  auto row = folder_->Write(header, payload, *page, keys_ ? keys_->at(op.key_slot) : nullptr);
   if (!row.ok()) folder_->Unallocate(*page, pages);
   return row;
 }
@@ -142,7 +176,7 @@ void LocalStore::Finish(const WriteOp& op, const Result<IndexRow>& row) {
     Fail(op.ticket, op.ticket, row.status());
   }
   if (!Wanted(op)) {
-    if (row.ok()) forgets_.push_back({key, row->place, true});
+    if (row.ok()) forgets_.push_back({key, row->place, Leave::kWiped});
     return;
   }
   IndexEntry& entry = index_[id];
@@ -153,7 +187,7 @@ void LocalStore::Finish(const WriteOp& op, const Result<IndexRow>& row) {
     AddToDisk(id, row->place);
     if (!entry.memory) Record(true, key);
   } else if (!entry.memory) {
-    index_.Release(id);
+    Forgotten(id);
   }
 }
 

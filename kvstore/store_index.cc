@@ -16,7 +16,7 @@ constexpr const char* kSyncedName = "m.synced_batch";
 constexpr const char* kCleanName = "m.clean";
 
 /// A row's value: the fields one after the other, little-endian, led by a version.
-constexpr uint8_t kRowVersion = 1;
+constexpr uint8_t kRowVersion = 2;  // 1 had no key_id
 struct RowWriter {
   std::string out;
   template <typename T>
@@ -55,6 +55,7 @@ std::string EncodeRow(const IndexRow& row) {
   w.Put(row.depth);
   w.Put(row.stored_at_s);
   w.Put(row.batch);
+  w.Put(row.key_id);
   return std::move(w.out);
 }
 
@@ -73,7 +74,8 @@ bool DecodeRow(std::string_view key, std::string_view value, IndexRow& row) {
   v.Get(row.depth);
   v.Get(row.stored_at_s);
   v.Get(row.batch);
-  return k.ok && v.ok && k.in.empty() && v.in.empty() && version == kRowVersion && row.place.on_disk() && row.raw_bytes > 0;
+  if (version >= 2) v.Get(row.key_id);
+  return k.ok && v.ok && k.in.empty() && v.in.empty() && version >= 1 && version <= kRowVersion && row.place.on_disk() && row.raw_bytes > 0;
 }
 
 Status FromRocks(const rocksdb::Status& status, std::string_view what) {
@@ -145,7 +147,7 @@ Status StoreIndex::ForEach(const std::function<void(const IndexRow&)>& visit) {
   return OkStatus();
 }
 
-Status StoreIndex::Commit(std::span<const IndexRow> puts, std::span<const BlockKey> deletes, std::optional<uint64_t> synced_batch, bool sync) {
+Status StoreIndex::Commit(std::span<const IndexRow> puts, std::span<const BlockKey> deletes, std::optional<uint64_t> synced_batch) {
   rocksdb::WriteBatch batch;
   for (const BlockKey& key : deletes) batch.Delete(RowKey(key));
   for (const IndexRow& row : puts) batch.Put(RowKey(row.key), EncodeRow(row));
@@ -154,11 +156,15 @@ Status StoreIndex::Commit(std::span<const IndexRow> puts, std::span<const BlockK
     w.Put(*synced_batch);
     batch.Put(kSyncedName, w.out);
   }
-  rocksdb::WriteOptions options;
-  options.sync = sync;
-  rocksdb::Status status = db_->Write(options, &batch);
-  if (!status.ok() && db_->Resume().ok()) status = db_->Write(options, &batch);  // an earlier full disk stops RocksDB until told
+  rocksdb::Status status = db_->Write(rocksdb::WriteOptions(), &batch);
+  if (!status.ok() && db_->Resume().ok()) status = db_->Write(rocksdb::WriteOptions(), &batch);  // an earlier full disk stops RocksDB until told
   return FromRocks(status, "cannot write the index");
+}
+
+Status StoreIndex::Sync() {
+  rocksdb::Status status = db_->SyncWAL();
+  if (!status.ok() && db_->Resume().ok()) status = db_->SyncWAL();
+  return FromRocks(status, "cannot sync the index");
 }
 
 Result<uint64_t> StoreIndex::SyncedBatch() {

@@ -24,9 +24,10 @@ struct IndexRow {
   DiskPlace place;
   uint32_t raw_bytes = 0, tokens = 0, depth = 0, stored_at_s = 0;
   uint64_t batch = 0;
+  uint64_t key_id = 0;  // of the key it is sealed with; 0 = not sealed
 };
 
-/// Thread: one writes, any may call stats.
+/// Thread: one at a time.
 class StoreIndex {
  public:
   /// Errors: kDataLoss when it is damaged (the caller rebuilds it), kExhausted, kUnavailable, kNotFound (read-only, absent).
@@ -35,9 +36,10 @@ class StoreIndex {
 
   /// Every row, in no useful order. kDataLoss when the index is damaged.
   Status ForEach(const std::function<void(const IndexRow&)>& visit);
-  /// Rows come and go as one; a written row survives the process's death, with `sync` the machine's. `synced_batch` with
-  /// `sync` notes that the records up to that batch are on the medium.
-  Status Commit(std::span<const IndexRow> puts, std::span<const BlockKey> deletes, std::optional<uint64_t> synced_batch, bool sync);
+  /// Rows come and go as one; a written row survives the process's death, after Sync the machine's. `synced_batch` notes that
+  /// the records up to that batch are on the medium.
+  Status Commit(std::span<const IndexRow> puts, std::span<const BlockKey> deletes, std::optional<uint64_t> synced_batch);
+  Status Sync();
   /// The batch up to which records are known to be on the medium.
   Result<uint64_t> SyncedBatch();
   /// Whether the last owner closed the folder in order; opening for writing takes the mark away.

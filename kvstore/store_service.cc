@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kvstore/incoming_transfer.h"
+#include "kvstore/io_call.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
 
@@ -30,20 +31,8 @@ Result<BlockHeader> ReadHeader(wire::BlockHeader::Reader in) {
   header.depth = in.getDepth();
   if (in.getTokenIds().size() > BlockHeader::kMaxTokenIds) return InvalidError("a block of {} tokens is too long", in.getTokenIds().size());
   header.token_ids = ReadTokens(in.getTokenIds());
+  header.tenant = ToString(in.getTenant());
   return Result<BlockHeader>(std::move(header));
-}
-
-/// Runs `work` on an I/O thread; its result comes back on the loop.
-template <typename Work>
-auto OnIoThread(TransferContext& context, TaskRunner& io, Work work) -> kj::Promise<decltype(work())> {
-  using T = decltype(work());
-  auto pair = kj::newPromiseAndFulfiller<T>();
-  auto fulfiller = std::make_shared<kj::Own<kj::PromiseFulfiller<T>>>(kj::mv(pair.fulfiller));
-  io.Post([&loop = context.loop, fulfiller, work = std::move(work)]() mutable {
-    auto result = std::make_shared<T>(work());
-    loop.Post([fulfiller = std::move(fulfiller), result = std::move(result)] { (*fulfiller)->fulfill(std::move(*result)); });
-  });
-  return kj::mv(pair.promise);
 }
 
 using BlockViews = std::vector<BlockView>;
@@ -78,8 +67,8 @@ class PutSessionImpl final : public wire::PutSession::Server {
       : context_(context), store_(store), io_(io), headers_(std::move(headers)), landed_(kj::mv(landed)) {}
 
   kj::Promise<void> finish(FinishContext context) override {
-    auto landed = std::exchange(landed_, LandedBlocks(Result<BlockRefs>(AbortedError("this put was finished before"))));
-    return landed.then([this, context](Result<BlockRefs> blocks) mutable -> kj::Promise<void> {
+    auto landed = std::exchange(landed_, LandedBlocks(Result<Landed>(AbortedError("this put was finished before"))));
+    return landed.then([this, context](Result<Landed> blocks) mutable -> kj::Promise<void> {
       if (!blocks.ok()) {
         WriteStatus(blocks.status(), context.getResults().initStatus());
         return kj::READY_NOW;
@@ -88,7 +77,7 @@ class PutSessionImpl final : public wire::PutSession::Server {
         Status status;
         uint32_t stored = 0;
       };
-      auto refs = std::make_shared<BlockRefs>(std::move(*blocks));
+      auto refs = std::make_shared<BlockRefs>(std::move(blocks->blocks));
       auto put = OnIoThread(context_, io_, [&store = store_, &pool = context_.pool, headers = headers_, refs]() {
         Taken taken;
         for (size_t i = 0; i < headers.size(); ++i) {
@@ -119,7 +108,8 @@ std::string StoreStatsJson(const BlockStore& store) {
   const nlohmann::ordered_json object = {
       {"blocks_memory", s.blocks_memory}, {"bytes_memory", s.bytes_memory}, {"blocks_disk", s.blocks_disk}, {"bytes_disk", s.bytes_disk},
       {"hits_memory", s.hits_memory},     {"hits_disk", s.hits_disk},       {"misses", s.misses},           {"puts", s.puts},
-      {"duplicates", s.duplicates},       {"corrupt", s.corrupt},           {"evictions", s.evictions},     {"expired", s.expired},
+      {"duplicates", s.duplicates},       {"corrupt", s.corrupt}, {"quarantined", s.quarantined}, {"scrubbed", s.scrubbed},
+      {"evictions", s.evictions},     {"expired", s.expired},
       {"dropped", s.dropped},             {"blocks_dirty", s.blocks_dirty}, {"pinned", s.pinned},           {"evicted_age_s", s.evicted_age_s},
       {"identity", store.identity()}};
   return object.dump();
@@ -181,7 +171,7 @@ kj::Promise<void> StoreService::put(PutContext context) {
   auto out = results.initWanted(static_cast<uint32_t>(wanted.size()));
   for (uint32_t i = 0; i < wanted.size(); ++i) out.set(i, wanted[i]);
   if (wanted.empty()) return kj::READY_NOW;
-  auto incoming = ExpectBlocks(context_, {WorkerId(params.getFrom()), ToString(params.getTransportAddress())}, wanted.size(), 1);
+  auto incoming = ExpectBlocks(context_, {WorkerId(params.getFrom()), ToString(params.getTransportAddress())}, wanted.size(), 1, BlockDigests::kNone);  // Put makes them
   if (!incoming.ok()) return fail(incoming.status());
   context_.WriteTarget(incoming->id, results.initTarget());
   results.setSession(kj::heap<PutSessionImpl>(context_, store_, io_, std::move(headers), kj::mv(incoming->landed)));

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "base/block_key.h"
 #include "kvstore/cache_policy.h"
+#include "kvstore/paged_array.h"
 
 namespace baton {
 
@@ -17,7 +17,7 @@ class TierLedger {
  public:
   explicit TierLedger(std::unique_ptr<CachePolicy> policy) : policy_(std::move(policy)) {}
 
-  /// A block enters; it must not be here. `traits.parent` may be absent from the tier.
+  /// A block of less than 4 GiB enters; it must not be here. `traits.parent` may be absent from the tier.
   void Add(uint32_t id, const BlockTraits& traits);
   void Remove(uint32_t id, bool evicted);
   void Use(uint32_t id) {
@@ -26,23 +26,25 @@ class TierLedger {
   /// While held (by a reader, a pin, a write to come) a block is not chosen. Holds count; the block must be here.
   void Hold(uint32_t id);
   void Unhold(uint32_t id);
-  bool Has(uint32_t id) const { return id < slots_.size() && slots_[id].here; }
+  bool Has(uint32_t id) const {
+    const Slot* slot = slots_.Find(id);
+    return slot != nullptr && slot->here;
+  }
   std::optional<uint32_t> Victim() { return policy_->Victim(); }
   uint64_t bytes() const { return bytes_; }
   uint64_t blocks() const { return blocks_; }
 
  private:
   struct Slot {
-    uint64_t bytes = 0;
+    uint32_t bytes = 0;
     uint32_t parent = kNoBlock;
-    uint32_t children = 0, holds = 0;
-    bool here = false, candidate = false;
+    uint32_t children = 0;
+    uint32_t holds : 30 = 0, here : 1 = 0, candidate : 1 = 0;
   };
-  Slot& At(uint32_t id);
-  void Update(uint32_t id);
+  void Update(uint32_t id, Slot& slot);
 
   std::unique_ptr<CachePolicy> policy_;
-  std::vector<Slot> slots_;
+  PagedArray<Slot> slots_;  // of what is here or has children here
   uint64_t bytes_ = 0, blocks_ = 0;
 };
 

@@ -28,6 +28,7 @@ struct RopeScaling {  // llama3 scaling (golden README §3); factor 1 means none
 /// Dimensions and identity of a loaded model. Sizes are counts of elements.
 struct ModelInfo {
   std::string name, architecture;  // "llama", "qwen2", "fake"
+  std::string tokenizer_path;      // what Tokenizer::Load takes; empty: the model has no tokenizer
   uint32_t vocab = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, ffn = 0;
   uint32_t max_positions = 0;
   double rope_theta = 10000, norm_eps = 1e-5;

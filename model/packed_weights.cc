@@ -20,8 +20,9 @@ std::string CacheKey(const WeightFile& file, PackRoute route) {
 }  // namespace
 
 void PackedWeights::Fill(const WeightFile& file, PackRoute route, ThreadPool& pool, std::byte* out) const {
-  for (const auto& [name, matrix] : matrices_) {
-    const Tensor& tensor = *file.Find(name);
+  for (const auto& entry : matrices_) {
+    const auto& matrix = entry.second;  // named, as clang lets no lambda use a structured binding
+    const Tensor& tensor = *file.Find(entry.first);
     pool.Run(matrix.tiles(), [&](size_t begin, size_t end, unsigned) {
       PackTiles(tensor, matrix, route, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), out);
     });

@@ -18,14 +18,22 @@ constexpr uint32_t kLogitRowsAtOnce = 64;  // bounds the extra memory when all r
 struct RowPlace {
   uint32_t slice, index, position;
 };
-/// Rows [first, first + count) of one slice with one KV head: what one thread attends at a time.
+/// Rows [first, first + count) of one slice with one KV head.
 struct AttentionUnit {
   uint32_t first, count, kv_head;
+  size_t spans;  // where in spans_ its spans' results lie, or kWhole
+};
+constexpr size_t kWhole = SIZE_MAX;
+/// Positions [begin, end) of a unit: what one thread attends at a time.
+struct AttentionPiece {
+  uint32_t unit, begin, end;
+  uint64_t cost;  // query rows times tiles
 };
 /// Rows that pass through a layer together.
 struct RowChunk {
   uint32_t first = 0, count = 0;
-  std::vector<AttentionUnit> units;  // the costly ones first
+  std::vector<AttentionUnit> units;    // in the order of rows
+  std::vector<AttentionPiece> pieces;  // the costly ones first
 };
 /// The left operand of a matmul; quants are filled where an integer matrix reads them.
 struct Operand {
@@ -50,6 +58,7 @@ class Transformer final : public Model {
  private:
   void Prepare(std::span<const SequenceSlice> batch);
   void MakeChunks();
+  size_t CutUnits(RowChunk& chunk) const;
   void Resize();
   // `fast` spends its one digit where the work is; keys, values and logits, which errors reach most directly, keep two.
   bool OneDigit() const { return numerics_ == Numerics::kFast; }
@@ -57,6 +66,7 @@ class Transformer final : public Model {
   void Apply(const Linear& linear, const Operand& in, uint32_t rows, const MatmulOut& out, size_t tile_begin, size_t tile_end) const;
   void ProjectQkv(const LayerWeights& layer, const Operand& in, uint32_t rows);
   void RotateAndStore(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer);
+  AttentionTask Task(std::span<const SequenceSlice> batch, const RowChunk& chunk, const AttentionUnit& unit, uint32_t layer);
   Operand Attend(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer);
   Operand Activate(const LayerWeights& layer, const Operand& in, uint32_t rows);
   void AddTo(float* x, const Linear& linear, const Operand& in, uint32_t rows);
@@ -77,7 +87,7 @@ class Transformer final : public Model {
   // Buffers of one pass; they keep their memory between passes. x_, cos_ and sin_ have all rows, the rest a chunk's.
   std::vector<RowPlace> rows_;
   std::vector<RowChunk> chunks_;
-  std::vector<float> x_, cos_, sin_, normed_, qkv_, attended_, gate_, picked_, logits_;
+  std::vector<float> x_, cos_, sin_, normed_, qkv_, attended_, gate_, picked_, logits_, spans_;
   std::vector<std::byte> quants_, activated_quants_;  // of the layer's operands; of the feed-forward's middle
   std::vector<std::vector<float>> scratch_;  // one a thread
 };
@@ -90,19 +100,47 @@ void Transformer::MakeChunks() {
   const uint32_t group = info_.heads / info_.kv_heads, unit_rows = std::max(1u, kQueriesAtOnce / group);
   const auto total = static_cast<uint32_t>(rows_.size());
   chunks_.clear();
+  size_t spans = 0;
   for (uint32_t first = 0; first < total; first += kRowsAtOnce) {
-    RowChunk chunk{first, std::min(kRowsAtOnce, total - first), {}};
+    RowChunk chunk{first, std::min(kRowsAtOnce, total - first), {}, {}};
     for (uint32_t row = first; row < first + chunk.count;) {
       uint32_t count = 1;
       while (count < unit_rows && row + count < first + chunk.count && rows_[row + count].slice == rows_[row].slice) ++count;
-      for (uint32_t head = 0; head < info_.kv_heads; ++head) chunk.units.push_back({row, count, head});
+      for (uint32_t head = 0; head < info_.kv_heads; ++head) chunk.units.push_back({row, count, head, kWhole});
       row += count;
     }
-    std::stable_sort(chunk.units.begin(), chunk.units.end(), [this](const AttentionUnit& a, const AttentionUnit& b) {
-      return uint64_t{a.count} * rows_[a.first].position > uint64_t{b.count} * rows_[b.first].position;
-    });
+    spans = std::max(spans, CutUnits(chunk));
     chunks_.push_back(std::move(chunk));
   }
+  spans_.resize(std::max(spans, spans_.size()));
+}
+
+/// Fills chunk.pieces. A unit that would keep one thread busy for more than its part is cut between spans, for the other
+/// threads to take: that changes no bit. Returns how many floats the spans need.
+size_t Transformer::CutUnits(RowChunk& chunk) const {
+  const auto end = [this](const AttentionUnit& u) { return rows_[u.first].position + u.count; };
+  const auto cost = [](uint32_t rows, uint32_t positions) { return uint64_t{rows} * CeilDiv(positions, kAttentionTile); };
+  uint64_t total = 0;
+  for (const AttentionUnit& unit : chunk.units) total += cost(unit.count, end(unit));
+  size_t floats = 0;
+  for (uint32_t i = 0; i < chunk.units.size(); ++i) {
+    AttentionUnit& unit = chunk.units[i];
+    const uint64_t fair = total / (uint64_t{unit.count} * 2 * pool_.threads());  // tiles
+    const auto tiles = static_cast<uint32_t>(std::min<uint64_t>(fair, UINT32_MAX / kAttentionTile));
+    uint32_t step = std::max(tiles * kAttentionTile / kAttentionSpan, 1u) * kAttentionSpan;
+    if (pool_.threads() == 1 || step >= end(unit)) {
+      step = end(unit);
+    } else {
+      unit.spans = floats;
+      floats += AttentionTask::SpanFloats(layout_, unit.count, info_.heads / info_.kv_heads, end(unit));
+    }
+    for (uint32_t begin = 0; begin < end(unit); begin += step) {
+      const uint32_t stop = std::min(begin + step, end(unit));
+      chunk.pieces.push_back({i, begin, stop, cost(unit.count, stop - begin)});
+    }
+  }
+  std::stable_sort(chunk.pieces.begin(), chunk.pieces.end(), [](const AttentionPiece& a, const AttentionPiece& b) { return a.cost > b.cost; });
+  return floats;
 }
 
 void Transformer::Resize() {
@@ -198,21 +236,35 @@ void Transformer::RotateAndStore(std::span<const SequenceSlice> batch, const Row
   });
 }
 
+AttentionTask Transformer::Task(std::span<const SequenceSlice> batch, const RowChunk& chunk, const AttentionUnit& unit, uint32_t layer) {
+  const uint32_t group = info_.heads / info_.kv_heads, width = query_width(), start = rows_[unit.first].position;
+  const size_t row = unit.first - chunk.first, column = size_t{unit.kv_head} * group * info_.head_dim;
+  return {&qkv_[row * qkv_width() + column], qkv_width(), &attended_[row * width + column], width, unit.count, start, group, unit.kv_head, layer, &layout_,
+          batch[rows_[unit.first].slice].blocks.data(), nullptr, 0, start + unit.count, unit.spans == kWhole ? nullptr : &spans_[unit.spans]};
+}
+
 Operand Transformer::Attend(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer) {
-  const uint32_t group = info_.heads / info_.kv_heads, width = query_width();
-  pool_.RunEach(chunk.units.size(), [&](size_t index, unsigned thread) {
-    const AttentionUnit& unit = chunk.units[index];
-    const size_t row = unit.first - chunk.first, column = size_t{unit.kv_head} * group * info_.head_dim;
-    kernels_.attention({&qkv_[row * qkv_width() + column], qkv_width(), &attended_[row * width + column], width, unit.count,
-                        rows_[unit.first].position, group, unit.kv_head, layer, &layout_, batch[rows_[unit.first].slice].blocks.data(),
-                        scratch_[thread].data()});
+  const uint32_t width = query_width();
+  pool_.RunEach(chunk.pieces.size(), [&](size_t index, unsigned thread) {
+    const AttentionPiece& piece = chunk.pieces[index];
+    AttentionTask task = Task(batch, chunk, chunk.units[piece.unit], layer);
+    task.begin = piece.begin;
+    task.end = piece.end;
+    task.scratch = scratch_[thread].data();
+    kernels_.attention(task);
   });
   const Operand operand{attended_.data(), width, {quants_.data(), width / kBlock, OneDigit()}};
-  if (IsInteger(weights_.layers[layer].o.weight.form)) {
-    pool_.Run(chunk.count, [&](size_t begin, size_t end, unsigned) {
-      for (size_t r = begin; r < end; ++r) kernels_.quantise(&attended_[r * width], static_cast<uint32_t>(r), 0, width / kBlock, operand.quants);
-    });
-  }
+  const bool quantise = IsInteger(weights_.layers[layer].o.weight.form);
+  const bool cut = std::any_of(chunk.units.begin(), chunk.units.end(), [](const AttentionUnit& u) { return u.spans != kWhole; });
+  if (!quantise && !cut) return operand;
+  pool_.Run(chunk.count, [&](size_t begin, size_t end, unsigned) {
+    for (const AttentionUnit& unit : chunk.units) {
+      if (unit.spans == kWhole) continue;
+      const size_t first = unit.first - chunk.first, last = first + unit.count;
+      for (size_t r = std::max(begin, first); r < std::min(end, last); ++r) kernels_.merge_spans(Task(batch, chunk, unit, layer), static_cast<uint32_t>(r - first));
+    }
+    for (size_t r = begin; quantise && r < end; ++r) kernels_.quantise(&attended_[r * width], static_cast<uint32_t>(r), 0, width / kBlock, operand.quants);
+  });
   return operand;
 }
 

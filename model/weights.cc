@@ -255,6 +255,7 @@ Result<std::unique_ptr<WeightFile>> OpenWeights(const std::string& path) {
   Result<WeightSource> source =
       std::filesystem::is_directory(file) ? ReadHfWeights(path) : ReadGgufWeights(path);
   if (!source.ok()) return source.status();
+  source->info.tokenizer_path = path;
   Result<std::unique_ptr<WeightFile>> built = BuildWeights(std::move(source).value());
   if (!built.ok()) return built.status().WithContext(path);
   return built;

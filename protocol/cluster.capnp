@@ -1,6 +1,7 @@
 @0xd4a1c1f6be0f3a52;
-# The control plane of a cluster. Every rank listens on one port whose bootstrap is a Node; after `hello` its services are
-# capabilities. Workers dial each other directly: a route answers with addresses, never with proxied capabilities, so the
+# The control plane of a cluster. Every rank listens on one port. A connection begins with a greeting that is no RPC
+# (protocol/greeting.h: versions, and the proof that both sides know the cluster key); behind it the bootstrap is a Node, whose
+# services are capabilities. Workers dial each other directly: a route answers with addresses, never with proxied capabilities, so the
 # coordinator is out of the picture once it has answered. KV bytes never pass here: they move over a Transport, by transfer id.
 # Failures that a peer can act on travel as WireStatus in the answer; a kj exception means that the peer is gone.
 using Cxx = import "/capnp/c++.capnp";
@@ -13,10 +14,8 @@ struct WireStatus {
 }
 
 interface Node {
-  hello @0 (version :UInt32, clusterKey :Text) -> (status :WireStatus, version :UInt32,
-            coordinator :Coordinator, decode :Decode, prefill :Prefill, store :Store, inspect :Inspect);
-  # A capability is null where this rank has no such role. A wrong key or a version that is neither this one nor the one
-  # before it is refused with the reason.
+  services @0 () -> (coordinator :Coordinator, decode :Decode, prefill :Prefill, store :Store, inspect :Inspect);
+  # A capability is null where this rank has no such role.
 }
 
 interface Inspect {
@@ -68,6 +67,19 @@ struct Load {
   totalBlocks @6 :UInt32;
   transferBytesPerS @7 :Float64;
   storeBytesPerS @8 :Float64;
+  steps @9 :UInt64;         # of the engine, since its start: work without steps is a hang
+  stepModel @10 :StepModel;
+  paths @11 :List(PathSpeed);
+}
+struct StepModel {           # seconds of an engine step as a sum, fitted to the steps that were measured; all 0: too few yet
+  baseS @0 :Float64;
+  tokenS @1 :Float64;       # a new token of a prompt
+  pairS @2 :Float64;        # a new token of a prompt, for each token before it
+  rowS @3 :Float64;         # a stream that decodes beside
+}
+struct PathSpeed {          # of hand-offs to one other worker
+  peer @0 :UInt32;
+  bytesPerS @1 :Float64;
 }
 
 struct KeyEvent {
@@ -77,21 +89,27 @@ struct KeyEvent {
 
 interface WorkerSession {
   # What a registered worker holds; dropping it (or losing the connection) is leaving.
-  heartbeat @0 (sequence :UInt64, load :Load, events :List(KeyEvent), snapshot :Bool, draining :Bool, membershipVersion :UInt64)
+  heartbeat @0 (sequence :UInt64, load :Load, events :List(KeyEvent), snapshot :Bool, draining :Bool, membershipVersion :UInt64,
+               heldBlocks :UInt64, heldSum :UInt64)
       -> (status :WireStatus, resync :Bool, membershipVersion :UInt64, members :List(Member), drain :Bool);
   # Numbered from 1. `snapshot`: the events are all that is held. `resync`: a heartbeat was lost, send a snapshot next.
   # Members are sent when the caller's version is old. A status that is not ok (kAborted): this incarnation was declared
-  # dead; register again. `drain`: an administrator asks this worker to leave.
+  # dead; register again. `drain`: an administrator asks this worker to leave. `heldBlocks` and `heldSum` (BlockKey::Prefix64
+  # added up) are what the events so far come to: where the coordinator counts otherwise, it asks for a snapshot.
   announce @1 (transportKind :Text, transportAddress :Text) -> (status :WireStatus);
   # The worker is ready: it is routed to from now on. Its transport needs the id that register gave, hence the second step.
 }
 
 interface Coordinator {
-  register @0 (info :WorkerInfo) -> (status :WireStatus, id :UInt32, incarnation :UInt64, session :WorkerSession);
+  register @0 (info :WorkerInfo, formerId :UInt32, formerIncarnation :UInt64)
+      -> (status :WireStatus, id :UInt32, incarnation :UInt64, session :WorkerSession);
+  # `former`: what an earlier life of the coordinator gave; kept by one that does not know the worker, so that what its peers
+  # hold of it stays true. 0 where there is none, or where the worker was told that its incarnation is over.
   route @1 (query :RouteQuery) -> (status :WireStatus, retryAfterS :Float64, plan :Plan);
   card @2 () -> (status :WireStatus, model :ModelIdentity);
   # kUnavailable until a worker of each role is there.
-  finished @3 (requestId :UInt64, ttftS :Float64, totalS :Float64, promptTokens :UInt32, cachedTokens :UInt32, ok :Bool);
+  finished @3 (requestId :UInt64, ttftS :Float64, totalS :Float64, promptTokens :UInt32, cachedTokens :UInt32, ok :Bool,
+              queueS :Float64, prefillS :Float64, decodeS :Float64, generatedTokens :UInt32, moves :UInt32);
   clusterJson @4 () -> (json :Text);
   explainRoute @5 (query :RouteQuery) -> (json :Text);
   drain @6 (worker :UInt32) -> (status :WireStatus);
@@ -133,6 +151,8 @@ struct Sampling {
   seed @9 :UInt64;
   logitBias @10 :List(LogitBias);
   logprobs @11 :Int32;
+  minTokens @12 :UInt32;
+  grammar @13 :Text;        # GBNF that the answer must follow; empty: any text
 }
 struct GenerateRequest {
   id @0 :UInt64;
@@ -146,12 +166,16 @@ struct GenerateRequest {
   priority @8 :Int32;
   deadlineS @9 :Float64;
   root @10 :Data;           # the root of the request's key chain
+  prediction @11 :List(Int32);  # what the client expects in the answer: guesses for speculation
+  keep @12 :Bool;           # a cache handle wants its blocks in the store, also those that a worker finds in its own pool
 }
 struct TokenLogprob { token @0 :Int32; logprob @1 :Float32; }
 struct TokenEvent {
   token @0 :Int32;
   logprob @1 :Float32;
   top @2 :List(TokenLogprob);
+  predicted @3 :Bool;       # it was guessed, and so cost no step of its own
+  rejectedTokens @4 :UInt32;  # guesses that were checked with it and thrown away
 }
 struct Stats {
   promptTokens @0 :UInt32;
@@ -207,6 +231,20 @@ struct BlockHeader {
   tokens @3 :UInt32;
   depth @4 :UInt32;
   tokenIds @5 :List(Int32);
+  tenant @6 :Text;          # on a chain's first block: whose it is, without the mark of a cache_salt
+}
+struct CacheRecord {        # a cache handle: which tokens' blocks are held, for whom and how long
+  id @0 :Text;
+  tenant @1 :Text;          # with a cache_salt's part after its '/'
+  tokens @2 :List(Int32);
+  createdUnixS @3 :Float64;
+  expiresUnixS @4 :Float64; # 0: never
+}
+struct HeldBlocks {
+  held @0 :UInt32;          # leading keys that are held
+  memory @1 :UInt32;        # blocks in each tier
+  disk @2 :UInt32;
+  bytes @3 :UInt64;
 }
 interface Store {
   open @0 (keys :List(Data)) -> (status :WireStatus, headers :List(BlockHeader), lease :StoreLease);
@@ -217,6 +255,15 @@ interface Store {
   lookup @2 (keys :List(Data)) -> (count :UInt32);
   stats @3 () -> (json :Text);
   flush @4 () -> (status :WireStatus);
+  hold @5 (record :CacheRecord, keys :List(Data), all :Bool) -> (status :WireStatus, blocks :HeldBlocks);
+  # Keeps what is held of `keys` from eviction, and the record, until it expires; a record of the same id is replaced. With
+  # `all`, nothing changes unless every key is held: `blocks` says how many are. kInvalid: more than could ever be held;
+  # kExhausted: quota or room for holds is used up now.
+  release @6 (id :Text) -> (status :WireStatus);
+  holds @7 (tenant :Text, id :Text, after :Text) -> (records :List(CacheRecord), more :Bool);
+  # A tenant's records (its salts' included) behind the id `after`, in order of their ids; an `id` asks for that one only.
+  explain @8 (root :Data, tokens :List(Int32), blockTokens :UInt32) -> (status :WireStatus, json :Text);
+  # For each full block of the tokens: where it is, or why it is not.
 }
 interface StoreLease {
   push @0 (target :TransferTarget) -> (status :WireStatus);

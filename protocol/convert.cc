@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "protocol/wire_text.h"
+
 namespace baton {
 
 Result<BlockKey> ReadKey(capnp::Data::Reader data) {
@@ -57,6 +59,8 @@ void WriteSampling(const SamplingParams& p, wire::Sampling::Builder out) {
   out.setNoRepeatNgram(p.no_repeat_ngram);
   out.setSeed(p.seed);
   out.setLogprobs(p.logprobs);
+  out.setMinTokens(p.min_tokens);
+  out.setGrammar(p.grammar);
   auto biases = out.initLogitBias(static_cast<uint32_t>(p.logit_bias.size()));
   uint32_t i = 0;
   for (const auto& [token, bias] : p.logit_bias) {
@@ -78,6 +82,8 @@ SamplingParams ReadSampling(wire::Sampling::Reader in) {
   p.no_repeat_ngram = in.getNoRepeatNgram();
   p.seed = in.getSeed();
   p.logprobs = in.getLogprobs();
+  p.min_tokens = in.getMinTokens();
+  p.grammar = ToString(in.getGrammar());
   for (const auto bias : in.getLogitBias()) p.logit_bias[bias.getToken()] = bias.getBias();
   return p;
 }
@@ -86,7 +92,7 @@ SamplingParams ReadSampling(wire::Sampling::Reader in) {
 
 void WriteRequest(const GenerateRequest& request, const BlockKey& root, wire::GenerateRequest::Builder out) {
   out.setId(request.id.value);
-  out.setTenant(request.tenant);
+  out.setTenant(ToText(request.tenant));
   WriteTokens(request.prompt, out.initPrompt(static_cast<uint32_t>(request.prompt.size())));
   out.setMaxTokens(request.max_tokens);
   out.setGenerated(request.generated);
@@ -96,6 +102,8 @@ void WriteRequest(const GenerateRequest& request, const BlockKey& root, wire::Ge
   out.setPriority(request.priority);
   out.setDeadlineS(request.deadline_s);
   out.setRoot(ToData(root));
+  out.setKeep(request.keep);
+  if (!request.prediction.empty()) WriteTokens(request.prediction, out.initPrediction(static_cast<uint32_t>(request.prediction.size())));
 }
 
 Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
@@ -110,6 +118,8 @@ Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
   r.request.stop_tokens = ReadTokens(in.getStopTokens());
   r.request.priority = in.getPriority();
   r.request.deadline_s = in.getDeadlineS();
+  r.request.keep = in.getKeep();
+  r.request.prediction = ReadTokens(in.getPrediction());
   if (r.request.id.value == 0) return InvalidError("a request without an id");
   ASSIGN_OR_RETURN(r.root, ReadKey(in.getRoot()));
   return Result<ReceivedRequest>(std::move(r));
@@ -118,6 +128,8 @@ Result<ReceivedRequest> ReadRequest(wire::GenerateRequest::Reader in) {
 void WriteToken(const TokenEvent& event, wire::TokenEvent::Builder out) {
   out.setToken(event.token);
   out.setLogprob(event.logprob);
+  out.setPredicted(event.predicted);
+  out.setRejectedTokens(event.rejected_tokens);
   if (event.top.empty()) return;
   auto top = out.initTop(static_cast<uint32_t>(event.top.size()));
   for (uint32_t i = 0; i < event.top.size(); ++i) {
@@ -130,6 +142,8 @@ TokenEvent ReadToken(wire::TokenEvent::Reader in) {
   TokenEvent event;
   event.token = in.getToken();
   event.logprob = in.getLogprob();
+  event.predicted = in.getPredicted();
+  event.rejected_tokens = in.getRejectedTokens();
   for (const auto top : in.getTop()) event.top.push_back({top.getToken(), top.getLogprob()});
   return event;
 }
@@ -141,7 +155,7 @@ void WriteStats(const RequestStats& stats, wire::Stats::Builder out) {
   out.setQueueS(stats.queue_s);
   out.setPrefillS(stats.prefill_s);
   out.setDecodeS(stats.decode_s);
-  out.setRoute(stats.route);
+  out.setRoute(ToText(stats.route));
 }
 
 RequestStats ReadStats(wire::Stats::Reader in) {
@@ -159,5 +173,26 @@ RequestStats ReadStats(wire::Stats::Reader in) {
 FinishReason ReadReason(uint8_t reason) {
   return reason <= static_cast<uint8_t>(FinishReason::kError) ? static_cast<FinishReason>(reason) : FinishReason::kError;
 }
+
+void WriteCacheRecord(const CacheRecord& record, wire::CacheRecord::Builder out) {
+  out.setId(record.id);
+  out.setTenant(record.tenant);
+  WriteTokens(record.tokens, out.initTokens(static_cast<uint32_t>(record.tokens.size())));
+  out.setCreatedUnixS(record.created_unix_s);
+  out.setExpiresUnixS(record.expires_unix_s);
+}
+
+CacheRecord ReadCacheRecord(wire::CacheRecord::Reader in) {
+  return {ToString(in.getId()), ToString(in.getTenant()), ReadTokens(in.getTokens()), in.getCreatedUnixS(), in.getExpiresUnixS()};
+}
+
+void WriteHeldBlocks(const HeldBlocks& blocks, wire::HeldBlocks::Builder out) {
+  out.setHeld(blocks.held);
+  out.setMemory(blocks.memory);
+  out.setDisk(blocks.disk);
+  out.setBytes(blocks.bytes);
+}
+
+HeldBlocks ReadHeldBlocks(wire::HeldBlocks::Reader in) { return {in.getHeld(), in.getMemory(), in.getDisk(), in.getBytes()}; }
 
 }  // namespace baton

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/block_key.h"
+#include "base/cache_record.h"
 #include "base/generation.h"
 #include "base/hash.h"
 #include "protocol/cluster.capnp.h"
@@ -43,5 +44,11 @@ void WriteStats(const RequestStats& stats, wire::Stats::Builder out);
 RequestStats ReadStats(wire::Stats::Reader in);
 /// kError for an unknown value.
 FinishReason ReadReason(uint8_t reason);
+
+/// Nothing of a record is checked here.
+void WriteCacheRecord(const CacheRecord& record, wire::CacheRecord::Builder out);
+CacheRecord ReadCacheRecord(wire::CacheRecord::Reader in);
+void WriteHeldBlocks(const HeldBlocks& blocks, wire::HeldBlocks::Builder out);
+HeldBlocks ReadHeldBlocks(wire::HeldBlocks::Reader in);
 
 }  // namespace baton

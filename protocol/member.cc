@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "protocol/convert.h"
+#include "protocol/wire_text.h"
 
 namespace baton {
 
@@ -12,14 +13,14 @@ std::string ModelIdentity::ToString() const {
 
 void WriteIdentity(const ModelIdentity& identity, wire::ModelIdentity::Builder out) {
   out.setFingerprint(ToData(identity.fingerprint));
-  out.setKvLayout(identity.kv_layout);
-  out.setNumerics(identity.numerics);
+  out.setKvLayout(ToText(identity.kv_layout));
+  out.setNumerics(ToText(identity.numerics));
   out.setBlockTokens(identity.block_tokens);
   out.setBlockBytes(identity.block_bytes);
   out.setVocab(identity.vocab);
   out.setMaxPositions(identity.max_positions);
-  out.setModelName(identity.model_name);
-  out.setKvDtype(identity.kv_dtype);
+  out.setModelName(ToText(identity.model_name));
+  out.setKvDtype(ToText(identity.kv_dtype));
   WriteTokens(identity.eos_ids, out.initEosIds(static_cast<uint32_t>(identity.eos_ids.size())));
 }
 
@@ -41,16 +42,16 @@ Result<ModelIdentity> ReadIdentity(wire::ModelIdentity::Reader in) {
 }
 
 void WriteInfo(const MemberInfo& member, wire::WorkerInfo::Builder out) {
-  out.setName(member.name);
+  out.setName(ToText(member.name));
   auto roles = out.initRoles(static_cast<uint32_t>(member.roles.size()));
-  for (uint32_t i = 0; i < member.roles.size(); ++i) roles.set(i, member.roles[i]);
-  out.initAddress().setHost(member.address.host);
+  for (uint32_t i = 0; i < member.roles.size(); ++i) roles.set(i, ToText(member.roles[i]));
+  out.initAddress().setHost(ToText(member.address.host));
   out.getAddress().setPort(member.address.port);
-  out.setTransportKind(member.transport_kind);
-  out.setTransportAddress(member.transport_address);
+  out.setTransportKind(ToText(member.transport_kind));
+  out.setTransportAddress(ToText(member.transport_address));
   if (!member.model.empty()) WriteIdentity(member.model, out.initModel());
   out.setPid(member.pid);
-  out.setHostname(member.hostname);
+  out.setHostname(ToText(member.hostname));
   out.setKvBlocks(member.kv_blocks);
 }
 

@@ -35,6 +35,16 @@ struct HeldChange {
   BlockKey key;
 };
 
+/// Of the blocks that a worker holds: how many, and their keys' Prefix64 added up.
+struct HeldSum {
+  uint64_t blocks = 0, sum = 0;
+  void Count(const HeldChange& change) {
+    blocks += change.added ? 1 : -1;
+    sum += change.added ? change.key.Prefix64() : -change.key.Prefix64();
+  }
+  friend bool operator==(const HeldSum&, const HeldSum&) = default;
+};
+
 struct MemberInfo {
   WorkerId id;
   Incarnation incarnation;

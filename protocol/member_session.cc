@@ -10,11 +10,24 @@ namespace {
 constexpr kj::Duration kRetry = 100 * kj::MILLISECONDS;
 constexpr Duration kJoinAgain = std::chrono::seconds(10);
 constexpr int kSilentBeats = 10;  // heartbeats without an answer after which the coordinator counts as gone
+constexpr int kIdleFactor = 2;  // an idle worker has less to say; still thrice before it would count as dead
+constexpr kj::Duration kRegisterTimeout = 5 * kj::SECONDS;
 
 }  // namespace
 
 MemberSession::MemberSession(kj::Timer& timer, FindCoordinator find, MemberInfo self, MembershipView& view, Duration heartbeat, Hooks hooks)
-    : timer_(timer), find_(std::move(find)), self_(std::move(self)), view_(view), heartbeat_(heartbeat.count() * kj::NANOSECONDS), hooks_(std::move(hooks)) {}
+    : timer_(timer), find_(std::move(find)), self_(std::move(self)), view_(view), heartbeat_(heartbeat.count() * kj::NANOSECONDS), hooks_(std::move(hooks)),
+      last_turn_(timer.now()) {}
+
+void MemberSession::CountHeld(const std::vector<HeldChange>& changes) {
+  if (snapshot_) held_ = {};
+  for (const HeldChange& change : changes) held_.Count(change);
+}
+
+void MemberSession::AskToLeave() {
+  if (std::exchange(drain_asked_, true)) return;
+  if (hooks_.on_drain) hooks_.on_drain();
+}
 
 kj::Promise<Status> MemberSession::Register() {
   return CatchAsStatus(find_().then([this](Result<wire::Coordinator::Client> coordinator) -> kj::Promise<Status> {
@@ -22,7 +35,13 @@ kj::Promise<Status> MemberSession::Register() {
     coordinator_ = *coordinator;
     auto request = coordinator->registerRequest();
     WriteInfo(self_, request.initInfo());
-    return request.send().then([this](capnp::Response<wire::Coordinator::RegisterResults> answer) {
+    // Who is over, or was stopped for a while and so may be dead to its peers, has no former numbers.
+    if (!over_) {
+      request.setFormerId(self_.id.value);
+      request.setFormerIncarnation(self_.incarnation.value);
+    }
+    auto registered = timer_.timeoutAfter(kRegisterTimeout, kj::Promise<capnp::Response<wire::Coordinator::RegisterResults>>(request.send()));
+    return registered.then([this](capnp::Response<wire::Coordinator::RegisterResults> answer) {
       const Status status = ReadStatus(answer.getStatus());
       if (!status.ok()) return status;
       self_.id = WorkerId(answer.getId());
@@ -32,6 +51,8 @@ kj::Promise<Status> MemberSession::Register() {
       view_version_ = 0;
       snapshot_ = true;
       connected_ = true;
+      over_ = false;
+      last_turn_ = timer_.now();
       return OkStatus();
     });
   }));
@@ -64,6 +85,7 @@ kj::Promise<Status> MemberSession::SendAnnounce() {
 kj::Promise<Status> MemberSession::Announce(std::string transport_kind, std::string transport_address) {
   self_.transport_kind = std::move(transport_kind);
   self_.transport_address = std::move(transport_address);
+  announced_ = self_.id;
   auto sent = SendAnnounce().then([this](Status status) -> kj::Promise<Status> {
     if (status.code() != StatusCode::kAborted && status.code() != StatusCode::kUnavailable) return status;
     // Getting ready took longer than silence may last, or the connection broke meanwhile: dead by now to the coordinator, but not here.
@@ -80,18 +102,28 @@ kj::Promise<Status> MemberSession::Announce(std::string transport_kind, std::str
 
 kj::Promise<void> MemberSession::HeartbeatLoop() {
   return Heartbeat().then([this](Status status) -> kj::Promise<void> {
-    if (status.ok()) return timer_.afterDelay(heartbeat_).then([this]() { return HeartbeatLoop(); });
+    if (status.ok()) return timer_.afterDelay(heartbeat_ * (idle_ ? kIdleFactor : 1)).then([this]() { return HeartbeatLoop(); });
     for (auto& waiter : std::exchange(draining_known_, {})) waiter->fulfill();
     LOG_WARN("{}: {}; registering again", self_.name, status.ToString());
     connected_ = false;
+    if (hooks_.on_silent && timer_.now() - last_turn_ >= Silence()) hooks_.on_silent();
+    over_ = status.code() == StatusCode::kAborted;
+    was_lost_ = was_lost_ || !over_;
     return Rejoin().then([this]() { return HeartbeatLoop(); });
   });
 }
 
 kj::Promise<void> MemberSession::Rejoin() {
+  over_ = over_ || Stalled();
+  last_turn_ = timer_.now();
   return Register()
       .then([this](Status status) -> kj::Promise<Status> {
         if (!status.ok()) return status;
+        if (self_.id != announced_) {
+          LOG_ERROR("{}: number {} went to another worker while the coordinator was gone; leaving, start this worker again", self_.name, announced_.value);
+          AskToLeave();
+          return OkStatus();
+        }
         return SendAnnounce();
       })
       .then([this](Status status) -> kj::Promise<void> {
@@ -111,17 +143,25 @@ kj::Promise<Status> MemberSession::Heartbeat() {
   request.setDraining(draining_);
   request.setSnapshot(snapshot_);
   if (hooks_.load) hooks_.load(request.initLoad());
+  auto load = request.getLoad();
+  idle_ = !self_.Has("gateway") && load.getRunning() == 0 && load.getWaiting() == 0 && !draining_ && !snapshot_;
   if (hooks_.changes) {
     const std::vector<HeldChange> changes = hooks_.changes(snapshot_);
+    CountHeld(changes);
+    idle_ = idle_ && changes.empty();
     auto events = request.initEvents(static_cast<uint32_t>(changes.size()));
     for (uint32_t i = 0; i < changes.size(); ++i) {
       events[i].setAdded(changes[i].added);
       events[i].setKey(ToData(changes[i].key));
     }
   }
+  request.setHeldBlocks(held_.blocks);
+  request.setHeldSum(held_.sum);
   snapshot_ = false;
+  last_turn_ = timer_.now();
   const bool said_draining = draining_;
-  auto answer = timer_.timeoutAfter(heartbeat_ * kSilentBeats, request.send()).then([this, said_draining](capnp::Response<wire::WorkerSession::HeartbeatResults> r) {
+  auto answer = timer_.timeoutAfter(Silence(), request.send()).then([this, said_draining](capnp::Response<wire::WorkerSession::HeartbeatResults> r) {
+    last_turn_ = timer_.now();
     const Status status = ReadStatus(r.getStatus());
     if (!status.ok()) return status;
     snapshot_ = r.getResync();
@@ -134,10 +174,7 @@ kj::Promise<Status> MemberSession::Heartbeat() {
       view_version_ = r.getMembershipVersion();
       view_.Update(std::move(members));
     }
-    if (r.getDrain() && !draining_ && !drain_asked_) {
-      drain_asked_ = true;
-      if (hooks_.on_drain) hooks_.on_drain();
-    }
+    if (r.getDrain() && !draining_) AskToLeave();
     if (said_draining) {
       for (auto& waiter : std::exchange(draining_known_, {})) waiter->fulfill();
     }

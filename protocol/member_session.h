@@ -5,6 +5,7 @@
 #include <kj/async.h>
 #include <kj/timer.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
@@ -23,7 +24,8 @@ class MemberSession {
   struct Hooks {
     std::function<void(wire::Load::Builder)> load;
     std::function<std::vector<HeldChange>(bool snapshot)> changes;  // since the last call, or all that is held
-    std::function<void()> on_drain;                                 // an administrator asks this worker to leave
+    std::function<void()> on_silent;                                // the coordinator gave no answer in time: its connection is of no use
+    std::function<void()> on_drain;                                 // this worker has to leave: an administrator's word, or its number is another's
   };
   /// Gives the coordinator's capability: a dialled one, or the one in this process.
   using FindCoordinator = std::function<kj::Promise<Result<wire::Coordinator::Client>>()>;
@@ -42,10 +44,17 @@ class MemberSession {
   const MemberInfo& self() const { return self_; }
   /// False while the coordinator cannot be reached.
   bool connected() const { return connected_; }
+  /// The coordinator has been gone at least once.
+  bool was_lost() const { return was_lost_; }
   kj::Maybe<wire::Coordinator::Client> coordinator() { return coordinator_; }
 
  private:
+  /// After so long without an answer the coordinator counts as gone: ten heartbeats, but on a busy machine no less than two seconds.
+  kj::Duration Silence() const { return std::max(10 * heartbeat_, 2 * kj::SECONDS); }
   kj::Promise<Status> Register();
+  bool Stalled() const { return timer_.now() - last_turn_ > Silence() + 1 * kj::SECONDS; }
+  void CountHeld(const std::vector<HeldChange>& changes);
+  void AskToLeave();
   kj::Promise<void> JoinUntil(kj::TimePoint deadline, kj::Own<kj::PromiseFulfiller<Status>> done);
   kj::Promise<Status> SendAnnounce();
   kj::Promise<void> HeartbeatLoop();
@@ -62,6 +71,12 @@ class MemberSession {
   wire::WorkerSession::Client session_ = nullptr;
   bool connected_ = false, draining_ = false, snapshot_ = true, drain_asked_ = false;
   uint64_t sequence_ = 0, view_version_ = 0;
+  HeldSum held_;                             // of the events since the last snapshot, that included
+  bool idle_ = false;  // nothing runs, waits or changed at the last heartbeat; a gateway's rank never is: it has to hear of the dead
+  bool was_lost_ = false;
+  bool over_ = false;                        // this incarnation is: the coordinator said so, or this process stood still
+  kj::TimePoint last_turn_;                  // when this session last did something: a stopped process does not
+  WorkerId announced_;                       // the number that this worker's transport has
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> draining_known_;
   kj::Promise<void> loop_ = nullptr;
 };

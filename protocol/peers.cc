@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "base/log.h"
+#include "protocol/greeting.h"
 #include "protocol/wire_status.h"
 
 namespace baton {
@@ -20,16 +21,11 @@ Result<PeerAddress> ParsePeerAddress(const std::string& text) {
   return InvalidError("\"{}\" is not an address; give HOST:PORT, for example 127.0.0.1:4100", text);
 }
 
-Peer::Peer(PeerAddress address, kj::Own<kj::AsyncIoStream> stream)
-    : address_(std::move(address)), stream_(kj::mv(stream)), client_(*stream_) {}
+Peer::Peer(PeerAddress address, kj::Own<kj::AsyncIoStream> stream, Status refusal)
+    : address_(std::move(address)), refusal_(std::move(refusal)), stream_(kj::mv(stream)), client_(*stream_) {}
 
-kj::Promise<void> Peer::Hello(const std::string& cluster_key) {
-  auto request = client_.bootstrap().castAs<wire::Node>().helloRequest();
-  request.setVersion(kProtocolVersion);
-  request.setClusterKey(cluster_key);
-  return request.send().then([this](capnp::Response<wire::Node::HelloResults> answer) {
-    refusal_ = ReadStatus(answer.getStatus());
-    if (!refusal_.ok()) return;
+kj::Promise<void> Peer::AskServices() {
+  return client_.bootstrap().castAs<wire::Node>().servicesRequest().send().then([this](capnp::Response<wire::Node::ServicesResults> answer) {
     if (answer.hasCoordinator()) coordinator = answer.getCoordinator();
     if (answer.hasDecode()) decode = answer.getDecode();
     if (answer.hasPrefill()) prefill = answer.getPrefill();
@@ -45,9 +41,15 @@ kj::Promise<kj::Own<Peer>> PeerTable::Connect(PeerAddress address) {
         return connected.attach(kj::mv(target));
       })
       .then([this, address](kj::Own<kj::AsyncIoStream> stream) {
-        auto peer = kj::refcounted<Peer>(address, kj::mv(stream));
-        auto hello = peer->Hello(cluster_key_);
-        return hello.then([peer = kj::mv(peer)]() mutable { return kj::mv(peer); });
+        auto greeting = kj::heap<Greeting>(ProofSide::kDialler, cluster_key_);
+        auto greeted = Greet(*stream, *greeting);
+        return greeted.attach(kj::mv(greeting)).then([address, stream = kj::mv(stream)](Status status) mutable -> kj::Promise<kj::Own<Peer>> {
+          const bool welcome = status.ok();
+          auto peer = kj::refcounted<Peer>(address, kj::mv(stream), std::move(status));
+          if (!welcome) return kj::mv(peer);
+          auto asked = peer->AskServices();
+          return asked.then([peer = kj::mv(peer)]() mutable { return kj::mv(peer); });
+        });
       });
 }
 

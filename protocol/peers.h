@@ -16,8 +16,6 @@
 
 namespace baton {
 
-constexpr uint32_t kProtocolVersion = 1;
-
 struct PeerAddress {
   std::string host;
   uint16_t port = 0;
@@ -30,7 +28,8 @@ Result<PeerAddress> ParsePeerAddress(const std::string& text);
 /// The services of one rank over one connection. A null role's capability fails every call. Thread: the loop's.
 class Peer final : public kj::Refcounted {
  public:
-  Peer(PeerAddress address, kj::Own<kj::AsyncIoStream> stream);
+  /// Over a connection whose greeting is over; it may have ended in a refusal.
+  Peer(PeerAddress address, kj::Own<kj::AsyncIoStream> stream, Status refusal);
   kj::Own<Peer> addRef() { return kj::addRef(*this); }  // named as kj's forked promises want it
   const PeerAddress& address() const { return address_; }
 
@@ -41,8 +40,8 @@ class Peer final : public kj::Refcounted {
   }
   void Break(kj::StringPtr why) { canceler_.cancel(kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__, kj::heapString(why))); }
 
-  /// Asks for the services; afterwards they are there, or refusal() says why not.
-  kj::Promise<void> Hello(const std::string& cluster_key);
+  /// Asks for the services; afterwards they are there.
+  kj::Promise<void> AskServices();
   const Status& refusal() const { return refusal_; }
   kj::Promise<void> OnDisconnect() { return client_.onDisconnect(); }
 
@@ -54,7 +53,7 @@ class Peer final : public kj::Refcounted {
 
  private:
   const PeerAddress address_;
-  Status refusal_;
+  const Status refusal_;
   kj::Own<kj::AsyncIoStream> stream_;
   capnp::TwoPartyClient client_;
   kj::Canceler canceler_;

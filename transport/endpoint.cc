@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "base/log.h"
 
 namespace baton {
 namespace {
@@ -26,6 +27,7 @@ Endpoint::~Endpoint() {
   if (wire_ == nullptr) return;
   receiving_.FlushAcks();
   FlushDirty();
+  if (receiving_.active() + sending_.active() > 0) LOG_DEBUG("transport closed in the middle of transfers:\n{}\n{}", receiving_.Describe(), sending_.Describe());
 }
 
 bool Endpoint::MakeRoom() {
@@ -83,9 +85,9 @@ Status Endpoint::Register(const ArenaMemory& arena) {
   return wire_->Register(arena);
 }
 
-Status Endpoint::Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline) {
+Status Endpoint::Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, uint32_t digest_run) {
   RETURN_IF_ERROR(Reach(from));
-  return receiving_.Expect(id, from, landings, deadline, clock_.Now());
+  return receiving_.Expect(id, from, landings, deadline, clock_.Now(), digest_run);
 }
 
 Status Endpoint::Push(TransferId id, WorkerId to, std::span<const Segment> segments) {

@@ -26,7 +26,7 @@ class Endpoint final : public Transport, private WireHost, private Outbox, priva
   Result<WorkerId> Connect(WorkerId peer, const std::string& address) override;
   void Disconnect(WorkerId peer) override;
   Status Register(const ArenaMemory& arena) override;
-  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline) override;
+  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, uint32_t digest_run) override;
   Status Push(TransferId id, WorkerId to, std::span<const Segment> segments) override;
   void Cancel(TransferId id) override;
   size_t Poll(std::span<Completion> out) override;
@@ -54,6 +54,7 @@ class Endpoint final : public Transport, private WireHost, private Outbox, priva
   void Drained(WorkerId peer, const FrameHeader& header, size_t bytes) override;
   std::string TakeControl(WorkerId peer) override;
   bool HasOutput(WorkerId peer) const override;
+  bool Busy(WorkerId peer) const override { return receiving_.Busy(peer) || sending_.Busy(peer); }
   std::optional<OutPiece> NextPiece(WorkerId peer, uint32_t path) override;
   bool Congested(WorkerId peer) const override;
   // Outbox

@@ -22,6 +22,10 @@ constexpr auto kKinds = std::to_array<std::string_view>({
 #endif
 });
 
+/// What receivers ask for. A piece is still in the second-level cache when it is hashed or copied again; over tcp alone, fewer and
+/// longer reads matter more.
+size_t PieceBytes(const TransportConfig& config) { return config.kind == "tcp" ? kMaxPieceBytes : kMessagePieceBytes; }
+
 const SystemClock kSystemClock;
 
 Result<std::unique_ptr<Wire>> MakeWire(const TransportConfig& config, WireHost& host, const Clock& clock) {
@@ -61,7 +65,7 @@ std::span<const std::string_view> TransportKinds() { return kKinds; }
 Result<std::unique_ptr<Transport>> MakeTransport(const TransportConfig& config) {
   RETURN_IF_ERROR(CheckConfig(config));
   const Clock& clock = config.clock == nullptr ? kSystemClock : *config.clock;
-  auto endpoint = std::make_unique<Endpoint>(config, kMaxPieceBytes, clock);
+  auto endpoint = std::make_unique<Endpoint>(config, PieceBytes(config), clock);
   ASSIGN_OR_RETURN(std::unique_ptr<Wire> wire, MakeWire(config, endpoint->host(), clock));
   endpoint->Start(std::move(wire));
   return Result<std::unique_ptr<Transport>>(std::move(endpoint));

@@ -14,7 +14,7 @@ Result<FrameHeader> ParseHeader(Bytes bytes) {
   CHECK(bytes.size() >= sizeof h);
   std::memcpy(&h, bytes.data(), sizeof h);
   const auto type = static_cast<uint8_t>(h.type);
-  if (type < static_cast<uint8_t>(FrameType::kHello) || type > static_cast<uint8_t>(FrameType::kArena) || h.zero != 0 || h.flags > 7) {
+  if (type < static_cast<uint8_t>(FrameType::kHello) || type > static_cast<uint8_t>(FrameType::kPong) || h.zero != 0 || h.flags > 7) {
     return InvalidError("bytes that are no frame of Baton's transport (type {}, flags {}); is another program talking to this port?", type, h.flags);
   }
   if (h.body_bytes > kMaxBodyBytes) return InvalidError("a frame of {} bytes; the limit is {}", h.body_bytes, kMaxBodyBytes);

@@ -7,7 +7,8 @@
 //   data   sender → receiver   index, piece: which; body: its bytes (kByReference: where they lie, see shm_wire.h)
 //   ack    receiver → sender   body: pairs of u32 index, u32 piece that have landed
 //   end    either → other      index: StatusCode; body: its message. kFromReceiver tells which end of the transfer speaks
-//   ask    sender → receiver   nothing; "I hold segments of this transfer and know of no grant"
+//   ask    sender → receiver   nothing; "how does this transfer stand?" The answer is its grant and what has landed, or its end
+//   ping   either → other      nothing; answered at once by a pong on the same connection
 //
 // A landing is cut into pieces of the size that its receiver announces; the last is shorter, and a landing of zero bytes is
 // one empty piece. Grant, data and end may arrive twice or late: each is answered with what became of the transfer.
@@ -28,7 +29,7 @@ namespace baton {
 
 static_assert(std::endian::native == std::endian::little, "frames are written as they lie in memory");
 
-enum class FrameType : uint8_t { kHello = 1, kProof = 2, kRefuse = 3, kGrant = 4, kData = 5, kAck = 6, kEnd = 7, kAsk = 8, kArena = 9 };
+enum class FrameType : uint8_t { kHello = 1, kProof = 2, kRefuse = 3, kGrant = 4, kData = 5, kAck = 6, kEnd = 7, kAsk = 8, kArena = 9, kPing = 10, kPong = 11 };
 
 enum FrameFlag : uint8_t {
   kFromReceiver = 1,  // end: the receiving end of the transfer speaks

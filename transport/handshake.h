@@ -1,11 +1,10 @@
 // The first words on a connection: who speaks, in which version, and the proof that it knows the cluster key. A challenge
-// each way: HMAC-SHA-256(key, role ‖ my nonce ‖ your nonce ‖ who I am), so that a recorded or mirrored answer is worthless.
+// each way (base/peer_proof.h), so that a recorded or mirrored answer is worthless.
 #pragma once
 
-#include <array>
 #include <string>
 
-#include "base/hash.h"
+#include "base/peer_proof.h"
 #include "transport/frame.h"
 #include "transport/transport.h"
 
@@ -38,16 +37,19 @@ class Handshake {
   uint16_t version() const { return version_; }       // the one both speak, after the peer's hello
 
  private:
-  using Nonce = std::array<std::byte, 16>;
   Status TakeHello(Bytes body);
-  Digest256 Proof(bool by_dialler, const Nonce& prover, const Nonce& verifier, const Introduction& who) const;
+  std::string HelloBody() const;
+  Digest256 Proof(bool by_dialler, const Nonce& prover, const Nonce& verifier, std::string_view said) const;
 
   const Introduction self_;
   const std::string key_;
   const WorkerId expected_;
+  const uint16_t newest_;  // that this side speaks
   uint16_t version_;
-  Nonce nonce_{}, peer_nonce_{};
+  const Nonce nonce_ = MakeNonce();
+  Nonce peer_nonce_{};
   Introduction peer_;
+  std::string peer_hello_;
   bool greeted_ = false, done_ = false;
 };
 

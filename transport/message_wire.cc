@@ -8,7 +8,7 @@
 namespace baton {
 namespace {
 
-constexpr size_t kMessageBytes = 256_KiB;  // about; one piece or one grant may make it longer
+constexpr size_t kMessageBytes = kMessagePieceBytes;  // about; one piece or one grant may make it longer
 constexpr size_t kSendsAPeer = 4;          // under way at once
 constexpr size_t kMessagesAtATime = 32;    // taken in one Progress
 
@@ -26,7 +26,7 @@ class MessageWire final : public Wire {
   MessageWire(const TransportConfig& config, std::unique_ptr<MessageMedium> medium, WireHost& host)
       : self_(config.self), incarnation_(config.incarnation), medium_(std::move(medium)), host_(host) {}
   ~MessageWire() override {
-    for (auto& [id, peer] : peers_) Post(peer, MessageKind::kBye, "");
+    for (auto& [id, peer] : peers_) Post(peer, MessageKind::kBye);
   }
 
   std::string_view name() const override { return medium_->name(); }
@@ -42,23 +42,23 @@ class MessageWire final : public Wire {
   Status Connect(WorkerId id, const std::string& address) override {
     ASSIGN_OR_RETURN(const MessageMedium::Link link, medium_->Reach(address));
     if (peers_.contains(id)) return OkStatus();
-    Post(Add(id, link), MessageKind::kHello, medium_->address());
+    Post(Add(id, link), MessageKind::kHello, AsBytes(medium_->address()));
     return OkStatus();
   }
 
   void Disconnect(WorkerId id) override {
     const auto it = peers_.find(id);
     if (it == peers_.end()) return;
-    Post(it->second, MessageKind::kBye, "");
+    Post(it->second, MessageKind::kBye);
     peers_.erase(it);
   }
 
   void Progress() override {
     size_t taken = 0;
     for (; taken < kMessagesAtATime; ++taken) {
-      const auto message = medium_->Receive();
+      std::optional<MessageBuffer> message = medium_->Receive();
       if (!message) break;
-      Arrange(*message);
+      Arrange(std::move(*message));
     }
     more_ = taken == kMessagesAtATime;
     for (const MessageMedium::Link link : medium_->TakeBroken()) DropLink(link);
@@ -71,15 +71,16 @@ class MessageWire final : public Wire {
     const auto it = peers_.find(id);
     if (it == peers_.end() || !it->second.up) return;
     while (medium_->Sending(it->second.link) < kSendsAPeer && host_.HasOutput(id)) {
-      std::string frames = host_.TakeControl(id);
-      while (frames.size() < kMessageBytes) {
-        const auto piece = host_.NextPiece(id, 0);
-        if (!piece) break;
-        AppendNumber(&frames, piece->header);
-        frames.append(reinterpret_cast<const char*>(piece->data), piece->header.body_bytes);
+      const std::string control = host_.TakeControl(id);
+      std::optional<OutPiece> piece = host_.NextPiece(id, 0);
+      if (control.empty() && !piece) return;
+      MessageBuffer message = Begin(it->second, MessageKind::kFrames, control.size() + (piece ? kMessageBytes + kMessagePieceBytes : 0));
+      message.Append(AsBytes(control));
+      for (; piece; piece = message.size() < kMessageBytes ? host_.NextPiece(id, 0) : std::nullopt) {
+        message.Append(std::as_bytes(std::span(&piece->header, 1)));
+        message.Append({piece->data, piece->header.body_bytes});
       }
-      if (frames.empty()) return;
-      Post(it->second, MessageKind::kFrames, frames);
+      medium_->Send(it->second.link, std::move(message));
     }
   }
 
@@ -93,27 +94,32 @@ class MessageWire final : public Wire {
 
   Peer& Add(WorkerId id, MessageMedium::Link link) { return peers_[id] = {.link = link, .stream = ++streams_}; }
 
-  void Post(Peer& peer, MessageKind kind, std::string_view body) {
-    std::string message;
-    message.reserve(sizeof(Prefix) + body.size());
-    AppendNumber(&message, Prefix{kind, self_.value, incarnation_.value, peer.stream, peer.sent++});
-    message += body;
+  MessageBuffer Begin(Peer& peer, MessageKind kind, size_t body_bytes) {
+    const Prefix prefix{kind, self_.value, incarnation_.value, peer.stream, peer.sent++};
+    MessageBuffer message = medium_->buffers.Take(sizeof prefix + body_bytes);
+    message.Append(std::as_bytes(std::span(&prefix, 1)));
+    return message;
+  }
+  void Post(Peer& peer, MessageKind kind, Bytes body = {}) {
+    MessageBuffer message = Begin(peer, kind, body.size());
+    message.Append(body);
     medium_->Send(peer.link, std::move(message));
   }
 
   /// Takes each stream's messages in the order they were sent.
-  void Arrange(const std::string& message) {
+  void Arrange(MessageBuffer message) {
     Prefix prefix;
-    Bytes body = AsBytes(message);
+    Bytes body = message.bytes();
     if (!TakeNumber(&body, &prefix)) return;
     Inbound& in = inbound_[{prefix.worker, prefix.incarnation, prefix.stream}];
     if (prefix.sequence < in.next || in.held.size() >= kMaxHeld) return;
-    in.held.emplace(prefix.sequence, message);
+    in.held.emplace(prefix.sequence, std::move(message));
     while (!in.held.empty() && in.held.begin()->first == in.next) {
-      const std::string next = std::move(in.held.begin()->second);
+      MessageBuffer next = std::move(in.held.begin()->second);
       in.held.erase(in.held.begin());
       ++in.next;
-      Take(AsBytes(next));
+      Take(next.bytes());
+      medium_->buffers.Give(std::move(next));
     }
   }
 
@@ -126,7 +132,7 @@ class MessageWire final : public Wire {
     if (it == peers_.end() || !it->second.up || it->second.incarnation != prefix.incarnation) return;
     const Status status = prefix.kind == MessageKind::kBye ? UnavailableError("worker {} has closed its transport", id.value) : TakeFrames(id, message);
     if (status.ok()) return;
-    if (prefix.kind != MessageKind::kBye) Post(it->second, MessageKind::kBye, "");
+    if (prefix.kind != MessageKind::kBye) Post(it->second, MessageKind::kBye);
     peers_.erase(it);
     host_.OnPeerDown(id, status);
   }
@@ -149,7 +155,7 @@ class MessageWire final : public Wire {
     Peer& peer = greeted ? it->second : Add(id, *link);
     peer.up = true;
     peer.incarnation = incarnation;
-    if (!greeted) Post(peer, MessageKind::kHello, medium_->address());
+    if (!greeted) Post(peer, MessageKind::kHello, AsBytes(medium_->address()));
     host_.OnPeerUp(id, address);
   }
 
@@ -191,7 +197,7 @@ class MessageWire final : public Wire {
   std::unordered_map<WorkerId, Peer> peers_;
   struct Inbound {
     uint64_t next = 0;
-    std::map<uint64_t, std::string> held;
+    std::map<uint64_t, MessageBuffer> held;
   };
   std::map<std::tuple<uint32_t, uint64_t, uint64_t>, Inbound> inbound_;  // by worker, incarnation, stream
   uint64_t streams_ = 0;

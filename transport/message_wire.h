@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "transport/message_buffer.h"
 #include "transport/wire.h"
 
 namespace baton {
@@ -22,16 +23,22 @@ class MessageMedium {
   virtual std::string address() const = 0;
   /// The link to an address, the same each time while it works. Errors: kInvalid (not an address of this medium), kUnavailable.
   virtual Result<Link> Reach(const std::string& address) = 0;
-  virtual void Send(Link link, std::string message) = 0;
+  /// `message` is from `buffers`, and goes back there.
+  virtual void Send(Link link, MessageBuffer message) = 0;
   /// Messages of that link that the medium still works on.
   virtual size_t Sending(Link link) const = 0;
-  /// The next message that has arrived whole; moves everything on.
-  virtual std::optional<std::string> Receive() = 0;
+  /// The next message that has arrived whole; moves everything on. The caller gives it back to `buffers`.
+  virtual std::optional<MessageBuffer> Receive() = 0;
   /// Links that broke since the last call.
   virtual std::vector<Link> TakeBroken() = 0;
   virtual void Wait(Duration timeout) = 0;
   virtual void Wake() = 0;
+
+  BufferPool buffers;
 };
+
+/// The pieces that these wires ask for: all copies of one stay in the cache.
+inline constexpr size_t kMessagePieceBytes = 256_KiB;
 
 std::unique_ptr<Wire> MakeMessageWire(const TransportConfig& config, std::unique_ptr<MessageMedium> medium, WireHost& host);
 

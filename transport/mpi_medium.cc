@@ -45,7 +45,7 @@ class MpiMedium final : public MessageMedium {
     return static_cast<Link>(rank);
   }
 
-  void Send(Link link, std::string bytes) override {
+  void Send(Link link, MessageBuffer bytes) override {
     Message& m = sends_.emplace_back();
     m.bytes = std::move(bytes);
     m.rank = static_cast<int>(link);
@@ -57,7 +57,7 @@ class MpiMedium final : public MessageMedium {
   std::vector<Link> TakeBroken() override { return {}; }
 
   /// Each rank's messages are given in the order they were sent: a long one may arrive after a short one behind it.
-  std::optional<std::string> Receive() override {
+  std::optional<MessageBuffer> Receive() override {
     TestSends();
     StartReceives();
     std::vector<int> waiting;
@@ -66,7 +66,7 @@ class MpiMedium final : public MessageMedium {
       int done = 0;
       MPI_Test(&it->request, &done, MPI_STATUS_IGNORE);
       if (done != 0) {
-        std::string bytes = std::move(it->bytes);
+        MessageBuffer bytes = std::move(it->bytes);
         receives_.erase(it);
         return bytes;
       }
@@ -100,14 +100,14 @@ class MpiMedium final : public MessageMedium {
  private:
   struct Message {
     MPI_Request request = MPI_REQUEST_NULL;
-    std::string bytes;
+    MessageBuffer bytes;
     int rank = -1;
   };
 
   /// MPI still reads or writes these bytes, and will until the program ends: they have to stay.
   static void Abandon(Message& m) {
     if (m.request == MPI_REQUEST_NULL) return;
-    [[maybe_unused]] const auto* kept = new std::string(std::move(m.bytes));
+    [[maybe_unused]] const auto* kept = new MessageBuffer(std::move(m.bytes));
     MPI_Request_free(&m.request);
   }
 
@@ -115,7 +115,10 @@ class MpiMedium final : public MessageMedium {
     for (auto it = sends_.begin(); it != sends_.end();) {
       int done = 0;
       MPI_Test(&it->request, &done, MPI_STATUS_IGNORE);
-      if (done != 0) --under_way_[static_cast<size_t>(it->rank)];
+      if (done != 0) {
+        --under_way_[static_cast<size_t>(it->rank)];
+        buffers.Give(std::move(it->bytes));
+      }
       it = done != 0 ? sends_.erase(it) : std::next(it);
     }
   }
@@ -130,7 +133,8 @@ class MpiMedium final : public MessageMedium {
       MPI_Get_count(&status, MPI_BYTE, &bytes);
       Message& m = receives_.emplace_back();
       m.rank = status.MPI_SOURCE;
-      m.bytes.resize(static_cast<size_t>(bytes));
+      m.bytes = buffers.Take(static_cast<size_t>(bytes));
+      m.bytes.Resize(static_cast<size_t>(bytes));
       MPI_Imrecv(m.bytes.data(), bytes, MPI_BYTE, &message, &m.request);
       last_moved_ = clock_.Now();
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 
 namespace baton {
 namespace {
@@ -55,7 +56,8 @@ Status ReceivingTable::Check(TransferId id, WorkerId from, std::span<const Landi
   return OkStatus();
 }
 
-Status ReceivingTable::Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, Instant now) {
+Status ReceivingTable::Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, Instant now,
+                              uint32_t digest_run) {
   RETURN_IF_ERROR(Check(id, from, landings));
   uint64_t pieces = 0;
   for (const Landing& l : landings) pieces += PieceCount(l.bytes, limits_.piece_bytes);
@@ -71,6 +73,8 @@ Status ReceivingTable::Expect(TransferId id, WorkerId from, std::span<const Land
   in.landed.assign(pieces, false);
   in.landings_left = landings.size();
   in.deadline = deadline;
+  in.digest_run = digest_run;
+  for (size_t at = 0; digest_run > 0 && at < landings.size(); at += digest_run) in.runs.push_back({.next = {static_cast<uint32_t>(at), 0}});
   landings_in_all_ += landings.size();
   const auto it = active_.emplace(id, std::move(in)).first;
   deadlines_.emplace(deadline, id);
@@ -165,12 +169,28 @@ void ReceivingTable::Landed(WorkerId peer, const FrameHeader& h) {
   if (in.landed[bit]) return;
   in.landed[bit] = true;
   landed_bytes_ += PieceSize(in.landings[h.index].bytes, limits_.piece_bytes, h.piece);
+  const std::optional<Digest128> digest = Digest(in, h.index);
   if (--in.missing[h.index] > 0) return;
-  completions_.push_back({.kind = CompletionKind::kSegmentLanded, .transfer = id, .index = h.index, .receiving = true});
+  completions_.push_back({.kind = CompletionKind::kSegmentLanded, .transfer = id, .index = h.index, .receiving = true,
+                          .digested = digest.has_value(), .digest = digest.value_or(Digest128())});
   if (--in.landings_left > 0) return;
   completions_.push_back({.kind = CompletionKind::kTransferLanded, .transfer = id, .receiving = true});
   SendAcks(id, in);
   Erase(it, OkStatus());
+}
+
+std::optional<Digest128> ReceivingTable::Digest(Incoming& in, uint32_t index) const {
+  if (in.digest_run == 0) return std::nullopt;
+  Run& run = in.runs[index / in.digest_run];
+  const auto end = static_cast<uint32_t>(std::min<uint64_t>(in.landings.size(), (uint64_t{index} / in.digest_run + 1) * in.digest_run));
+  while (run.next.index < end && in.landed[in.first_piece[run.next.index] + run.next.piece]) {
+    const Landing& landing = in.landings[run.next.index];
+    const size_t bytes = PieceSize(landing.bytes, limits_.piece_bytes, run.next.piece);
+    if (bytes > 0) run.hasher.Update({landing.data + uint64_t{run.next.piece} * limits_.piece_bytes, bytes});
+    if (++run.next.piece == PieceCount(landing.bytes, limits_.piece_bytes)) run.next = {run.next.index + 1, 0};
+  }
+  if (run.next.index < end) return std::nullopt;
+  return run.hasher.Digest();
 }
 
 void ReceivingTable::Drained(WorkerId peer, const FrameHeader& h) {
@@ -197,6 +217,22 @@ void ReceivingTable::SendAcks(TransferId id, Incoming& in) {
   in.acks.clear();
 }
 
+/// What was said before may have been lost with a connection that carried it.
+void ReceivingTable::AcknowledgeAgain(TransferId id, const Incoming& in) {
+  std::vector<PieceRef> landed;
+  const auto send = [&] {
+    if (!landed.empty()) outbox_.Send(in.from, AckFrame(id, landed));
+    landed.clear();
+  };
+  for (uint32_t index = 0; index < in.landings.size(); ++index) {
+    for (uint32_t piece = 0; piece < PieceCount(in.landings[index].bytes, limits_.piece_bytes); ++piece) {
+      if (in.landed[in.first_piece[index] + piece]) landed.push_back({index, piece});
+      if (landed.size() >= kAcksAFrame) send();
+    }
+  }
+  send();
+}
+
 void ReceivingTable::FlushAcks() {
   for (const TransferId id : to_ack_) {
     const auto it = active_.find(id);
@@ -210,9 +246,24 @@ void ReceivingTable::OnAsk(WorkerId peer, TransferId id, Instant now) {
   const auto* record = ended_.Find(id);
   if (it != active_.end() && it->second.from == peer) {
     outbox_.Send(peer, MakeGrant(id, it->second, now));
+    AcknowledgeAgain(id, it->second);
   } else if (record != nullptr && record->peer == peer) {
     outbox_.Send(peer, EndFrame(id, true, record->status));
   }
+}
+
+std::string ReceivingTable::Describe() const {
+  std::map<TransferId, const Incoming*> sorted;
+  for (const auto& [id, in] : active_) sorted.emplace(id, &in);
+  std::string out;
+  for (const auto& [id, in] : sorted) {
+    out += fmt::format("receiving {} from {}: {} of {} landings missing, pieces ", id.value, in->from.value, in->landings_left, in->landings.size());
+    for (const bool landed : in->landed) out += landed ? '1' : '0';
+    for (const PieceRef& ack : in->acks) out += fmt::format(" ack {}.{}", ack.index, ack.piece);
+    for (const Run& run : in->runs) out += fmt::format(" hashed to {}.{}", run.next.index, run.next.piece);
+    out += '\n';
+  }
+  return out + "ended " + ended_.Describe() + "ended early " + early_ends_.Describe();
 }
 
 void ReceivingTable::OnEnd(WorkerId peer, TransferId id, Status status) {

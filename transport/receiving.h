@@ -2,6 +2,8 @@
 // completions out, places for bytes; no I/O and no clock of its own, so that a test can walk through every interleaving.
 #pragma once
 
+#include <algorithm>
+#include <optional>
 #include <set>
 #include <span>
 #include <unordered_map>
@@ -29,7 +31,7 @@ class ReceivingTable {
   ReceivingTable(const TransferLimits& limits, const RegisteredMemory& memory, Outbox& outbox, CompletionQueue& completions);
 
   /// Transport::Expect.
-  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, Instant now);
+  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, Instant now, uint32_t digest_run = 0);
   /// Ends it with `status` (not ok), unless it has ended: one kFailed, and the sender is told.
   void Fail(TransferId id, Status status);
   void FailPeer(WorkerId peer, const Status& status);
@@ -49,7 +51,7 @@ class ReceivingTable {
   void Drained(WorkerId peer, const FrameHeader& header);
   /// Acknowledges what has landed since the last call, a frame a transfer.
   void FlushAcks();
-  /// The sending end waits for a grant: it hears again what there is to say, which is nothing before Expect.
+  /// The sending end waits, perhaps for something that was lost: it hears again all there is to say, which is nothing before Expect.
   void OnAsk(WorkerId peer, TransferId id, Instant now);
   /// The sending end ended the transfer.
   void OnEnd(WorkerId peer, TransferId id, Status status);
@@ -59,9 +61,20 @@ class ReceivingTable {
   size_t active() const { return active_.size(); }
   /// Whether Expect was called for it, as far back as is remembered.
   bool Knows(TransferId id) const { return active_.contains(id) || ended_.Find(id) != nullptr; }
+  /// Whether a transfer from `peer` is under way.
+  bool Busy(WorkerId peer) const {
+    return std::any_of(active_.begin(), active_.end(), [peer](const auto& entry) { return entry.second.from == peer; });
+  }
   uint64_t landed_bytes() const { return landed_bytes_; }
+  /// A line a transfer under way, and those that ended: all that decides what happens next. For logs.
+  std::string Describe() const;
 
  private:
+  /// What is hashed together, and how far that has come: pieces may land in any order.
+  struct Run {
+    Xxh3Hasher hasher;
+    PieceRef next;
+  };
   struct Incoming {
     WorkerId from;
     std::vector<Landing> landings;
@@ -70,6 +83,8 @@ class ReceivingTable {
     std::vector<bool> landed;           // a bit a piece
     size_t landings_left = 0;
     Instant deadline;
+    uint32_t digest_run = 0;            // landings a run
+    std::vector<Run> runs;
     std::vector<PieceRef> acks;
   };
   using ActiveMap = std::unordered_map<TransferId, Incoming>;
@@ -78,6 +93,9 @@ class ReceivingTable {
   std::string MakeGrant(TransferId id, const Incoming& in, Instant now) const;
   void Acknowledge(TransferId id, Incoming& in, const FrameHeader& header);
   void SendAcks(TransferId id, Incoming& in);
+  void AcknowledgeAgain(TransferId id, const Incoming& in);
+  /// Hashes what has landed without a gap of the run that landing `index` belongs to; its digest once that is all.
+  std::optional<Digest128> Digest(Incoming& in, uint32_t index) const;
   /// Takes it out, remembers how it ended.
   void Erase(ActiveMap::iterator it, Status status);
 

@@ -1,6 +1,7 @@
 #include "transport/sending.h"
 
 #include <algorithm>
+#include <map>
 
 namespace baton {
 namespace {
@@ -150,7 +151,7 @@ void SendingTable::PathLost(WorkerId peer, uint32_t path) {
 
 void SendingTable::AskAgain(WorkerId peer) {
   for (const auto& [id, out] : active_) {
-    if (out.to == peer && !out.granted) outbox_.Send(peer, MakeFrame({.type = FrameType::kAsk, .transfer = id.value}, ""));
+    if (out.to == peer) outbox_.Send(peer, MakeFrame({.type = FrameType::kAsk, .transfer = id.value}, ""));
   }
 }
 
@@ -269,6 +270,26 @@ void SendingTable::Expire(Instant now) {
     outbox_.Send(out.to, EndFrame(id, false, status));
     Fail(it, status, out.pushed);
   }
+}
+
+std::string SendingTable::Describe() const {
+  std::map<TransferId, const Outgoing*> sorted;
+  for (const auto& [id, out] : active_) sorted.emplace(id, &out);
+  std::string text;
+  for (const auto& [id, out] : sorted) {
+    text += fmt::format("sending {} to {}:{}{}{}{} {} segments left, pieces", id.value, out->to.value, out->granted ? " granted" : "", out->pushed ? " pushed" : "",
+                        out->resent ? " resent" : "", out->in_turn ? " in turn" : "", out->segments_left);
+    for (const uint8_t piece : out->pieces) text += fmt::format(" {}", piece);
+    for (const Segment& s : out->held) text += fmt::format(" held {}", s.index);
+    for (const PieceRef& next : out->queue) text += fmt::format(" next {}.{}", next.index, next.piece);
+    text += '\n';
+  }
+  for (const auto& [peer, turns] : std::map<WorkerId, Turns>(turns_.begin(), turns_.end())) {
+    text += fmt::format("to {}: {} bytes of", peer.value, turns.left);
+    for (const TransferId id : turns.order) text += fmt::format(" {}", id.value);
+    text += '\n';
+  }
+  return text + "ended " + ended_.Describe();
 }
 
 void SendingTable::Fail(ActiveMap::iterator it, const Status& status, bool completion) {

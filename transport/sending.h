@@ -3,6 +3,7 @@
 // `piece_bytes`, so a small one never waits behind the whole of a big one.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <set>
@@ -51,7 +52,7 @@ class SendingTable {
   /// What went over that path and was not acknowledged is queued again.
   void PathLost(WorkerId peer, uint32_t path);
 
-  /// Asks `peer` about all that is held for it: it has (re)connected, or may have lost a frame.
+  /// Asks `peer` about all that goes to it: it has (re)connected, or may have lost a frame.
   void AskAgain(WorkerId peer);
   void OnGrant(WorkerId peer, const FrameHeader& header, Bytes body, Instant now);
   Status OnAck(WorkerId peer, const FrameHeader& header, Bytes body);  // kInvalid: malformed
@@ -61,7 +62,13 @@ class SendingTable {
   Instant next_deadline() const { return deadlines_.empty() ? Instant::max() : deadlines_.begin()->first; }
   size_t active() const { return active_.size(); }
   bool Has(TransferId id) const { return active_.contains(id); }
+  /// Whether a transfer to `peer` is under way.
+  bool Busy(WorkerId peer) const {
+    return std::any_of(active_.begin(), active_.end(), [peer](const auto& entry) { return entry.second.to == peer; });
+  }
   uint64_t sent_bytes() const { return sent_bytes_; }
+  /// As ReceivingTable::Describe.
+  std::string Describe() const;
 
   static constexpr uint32_t kMaxPaths = 200;
 

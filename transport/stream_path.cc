@@ -1,5 +1,7 @@
 #include "transport/stream_path.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -23,6 +25,7 @@ constexpr size_t kBatchBytes = 512_KiB;     // taken from the queues at a time, 
 constexpr size_t kOwnedBytes = 64_KiB;
 constexpr size_t kMaxGather = 64;
 constexpr size_t kMaxDescriptors = 16;      // in one message
+constexpr Duration kPingAfter = std::chrono::milliseconds(150);
 
 Status Lost(WorkerId peer, int error) {
   return UnavailableError("the connection to worker {} is lost: {}", peer.value, error == 0 ? "closed by the peer" : std::strerror(error));
@@ -59,6 +62,19 @@ void StreamPath::ShowArena(uint32_t number) {
 bool StreamPath::CanWork() const {
   if (readable || out_of_budget_) return true;
   return writable && (out_bytes_ > 0 || (state_ == State::kReady && host_.HasOutput(peer())));
+}
+
+void StreamPath::Pulse(Instant now) {
+  int unsent = 0;
+  ioctl(fd_, SIOCOUTQ, &unsent);
+  if (heard_) pinged_ = false;
+  if (!alive_ || heard_ || unsent < unsent_) alive_ = now;
+  unsent_ = unsent;
+  heard_ = false;
+  silent_ = now - *alive_;
+  if (silent_ < kPingAfter || pinged_) return;
+  AddOwned(MakeFrame({.type = FrameType::kPing}, ""));
+  pinged_ = true;
 }
 
 Status StreamPath::Read() {
@@ -114,6 +130,12 @@ Status StreamPath::TakeFrame(const FrameHeader& header, Bytes body) {
   }
   if (header.type == FrameType::kRefuse) return UnavailableError("refused by worker {}: {}", peer().value, AsText(body));
   if (header.type == FrameType::kData) return TakeReference(header, body);
+  if (header.type == FrameType::kPong) return OkStatus();  // that it came is all
+  if (header.type == FrameType::kPing) {
+    asked_ = true;
+    AddOwned(MakeFrame({.type = FrameType::kPong}, ""));
+    return OkStatus();
+  }
   if (header.type == FrameType::kArena && memory_ != nullptr) {
     uint64_t bytes = 0;
     if (!TakeNumber(&body, &bytes)) return InvalidError("worker {} sent a malformed arena", peer().value);
@@ -195,6 +217,7 @@ Status StreamPath::ReceiveInto(std::byte* place, size_t bytes) {
     return OkStatus();
   }
   if (n <= 0) return Lost(peer(), n == 0 ? 0 : errno);
+  heard_ = true;
   const size_t direct = std::min(bytes, static_cast<size_t>(n));
   piece_done_ += direct;
   in_end_ += static_cast<size_t>(n) - direct;

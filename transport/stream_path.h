@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "transport/handshake.h"
@@ -55,6 +56,18 @@ class StreamPath {
   /// Something can be done without waiting for the socket.
   bool CanWork() const;
 
+  /// While transfers are under way: looks whether anything has moved, and asks the other side for a sign of life if not.
+  void Pulse(Instant now);
+  /// Nothing is under way: no sign of life is missed.
+  void Rest() {
+    alive_.reset();
+    silent_ = {};
+  }
+  /// The other side has asked for a sign of life since the last call: it waits for something.
+  bool TakeAsked() { return std::exchange(asked_, false); }
+  /// How long since anything moved either way, at the last Pulse.
+  Duration silent() const { return silent_; }
+
  private:
   struct Chunk {
     std::string owned;                // these bytes, or
@@ -98,6 +111,13 @@ class StreamPath {
 
   std::deque<Chunk> out_;
   size_t out_bytes_ = 0, out_offset_ = 0;  // offset in the first chunk
+
+  std::optional<Instant> alive_;  // when something had moved at the latest; none: nobody asked
+  Duration silent_{};
+  bool heard_ = false;            // since the last Pulse
+  bool pinged_ = false;           // since it was heard
+  bool asked_ = false;
+  int unsent_ = 0;                // bytes the other host had not taken at the last Pulse
 };
 
 }  // namespace baton

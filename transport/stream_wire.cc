@@ -22,6 +22,10 @@ constexpr size_t kMaxStrangers = 64;     // connections that have not proved who
 constexpr size_t kAcceptsAtATime = 16;
 constexpr size_t kMaxPathsOfAPeer = 128;  // dialled by either side
 constexpr Duration kRedial = std::chrono::milliseconds(500);  // between attempts to replace a broken path
+constexpr Duration kQuiet = std::chrono::seconds(1);           // between two warnings about strangers
+constexpr Duration kPulse = std::chrono::milliseconds(50);    // between looks at paths that should move
+constexpr Duration kBusyAfterPing = std::chrono::seconds(1), kRemind = std::chrono::seconds(1);
+constexpr Duration kSilence = std::chrono::milliseconds(600), kLively = std::chrono::milliseconds(200);
 constexpr std::string_view kAuto = "auto";
 
 /// The part of an address for one family, as "tcp:HOST:PORT"; empty if it has none.
@@ -69,6 +73,7 @@ class StreamWire final : public Wire {
     const Port* port = nullptr;      // through which it was dialled, if it was, and
     std::string dialled;             // its address there
     Instant last_dial{};
+    Instant busy_until{}, remind_at{};
     size_t next_path = 0;            // takes the next turn to be filled first
   };
 
@@ -78,6 +83,8 @@ class StreamWire final : public Wire {
   Status Dial(WorkerId peer, const Port& port, const std::string& address);
   void AddPath(int fd, const Port& port, WorkerId dialled);
   void Work(StreamPath& path);
+  void TakePulses(Instant now);
+  void TakePulses(Peer& peer, Instant now);
   Status Greet(StreamPath& path);
   void Close(StreamPath& path, const Status& status);
   void Sweep();
@@ -90,11 +97,13 @@ class StreamWire final : public Wire {
   WireHost& host_;
   const Clock& clock_;
   int epoll_ = -1, wake_ = -1;
-  bool woken_ = false;
+  bool woken_ = false, pulses_due_ = false;
+  Instant next_pulse_{};
   uint64_t refused_ = 0;
+  Instant last_refusal_told_{};
   std::unique_ptr<LocalMemory> memory_;
   std::vector<std::unique_ptr<StreamPath>> paths_;
-  std::set<const StreamPath*> closed_;  // to be swept
+  std::set<StreamPath*> closed_;        // to be swept
   std::unordered_map<WorkerId, Peer> peers_;
   std::vector<std::pair<WorkerId, Status>> failed_dials_;  // told in Progress
 };
@@ -239,7 +248,45 @@ void StreamWire::Progress() {
       Close(path, UnavailableError("no hello within {:.1f} s", ToSeconds(handshake_timeout_)));
     }
   }
+  if (now >= next_pulse_) TakePulses(now);
   Sweep();
+}
+
+/// A connection may swallow everything without breaking (a black hole on the way, a middlebox that has forgotten it). It is
+/// given up where another connection to the same peer lives: what was on it goes over that one. Where all are silent the peer is
+/// stopped or gone, which heartbeats and deadlines decide.
+void StreamWire::TakePulses(Instant now) {
+  next_pulse_ = now + kPulse;
+  pulses_due_ = false;
+  std::vector<WorkerId> ids;
+  for (const auto& [id, peer] : peers_) ids.push_back(id);
+  for (const WorkerId id : ids) {
+    if (const auto it = peers_.find(id); it != peers_.end() && it->second.paths.size() > 1) TakePulses(it->second, now);
+  }
+}
+
+void StreamWire::TakePulses(Peer& peer, Instant now) {
+  // The other end may wait for an answer where this one has nothing left to do: its answers must not go into a hole, either.
+  for (StreamPath* path : peer.paths) {
+    if (path->TakeAsked()) peer.busy_until = now + kBusyAfterPing;
+  }
+  const WorkerId id = peer.paths.front()->peer();
+  const bool waits = host_.Busy(id), busy = waits || now < peer.busy_until;
+  pulses_due_ = pulses_due_ || busy;
+  StreamPath* silent = nullptr;
+  bool lively = false;
+  for (StreamPath* path : peer.paths) {
+    busy ? path->Pulse(now) : path->Rest();
+    if (busy && path->silent() >= kSilence && (silent == nullptr || path->silent() > silent->silent())) silent = path;
+    lively = lively || path->silent() < kLively;
+  }
+  // What was asked or answered may have gone into a hole that nobody knew of yet: as if a path had broken that nothing was on.
+  if (waits && now >= peer.remind_at) {
+    if (peer.remind_at != Instant()) host_.OnPathLost(id, kMaxPathsOfAPeer);
+    peer.remind_at = now + kRemind;
+  }
+  if (!waits) peer.remind_at = Instant();
+  if (silent != nullptr && lively) Close(*silent, UnavailableError("nothing came through for {:.1f} s", ToSeconds(silent->silent())));
 }
 
 void StreamWire::Accept(Port& port) {
@@ -298,7 +345,9 @@ void StreamWire::Close(StreamPath& path, const Status& status) {
     path.Refuse(status);
     if (path.dialled.value == 0) {
       ++refused_;
-      LOG_DEBUG("transport: a connection was refused: {}", status.message());
+      const Instant now = clock_.Now();
+      if (now - last_refusal_told_ > kQuiet) LOG_WARN("transport: refused a connection ({} so far): {}", refused_, status.message());
+      if (now - last_refusal_told_ > kQuiet) last_refusal_told_ = now;
       return;
     }
     const auto it = peers_.find(path.dialled);
@@ -320,6 +369,8 @@ void StreamWire::Close(StreamPath& path, const Status& status) {
 
 void StreamWire::Sweep() {
   if (closed_.empty()) return;
+  // Closing a socket does not end its watch while a forked child holds a copy of it: events would name a path that is gone.
+  for (StreamPath* path : closed_) epoll_ctl(epoll_, EPOLL_CTL_DEL, path->fd(), nullptr);
   std::erase_if(paths_, [this](const auto& path) { return closed_.contains(path.get()); });
   closed_.clear();
 }
@@ -349,6 +400,7 @@ void StreamWire::Wait(Duration timeout) {
     work = work || path->CanWork();
     if (path->state() == StreamPath::State::kGreeting) timeout = std::min(timeout, path->handshake_deadline() - clock_.Now());
   }
+  if (pulses_due_) timeout = std::min(timeout, next_pulse_ - clock_.Now());
   if (work || timeout <= Duration::zero()) return;
   CollectEvents(timeout);
   woken_ = false;

@@ -34,7 +34,7 @@ void TransferPump::Stop() {
   else Turn();
   commands_.Close();
   transport_.reset();  // no landing is written and no segment read from here on
-  for (auto& [id, done] : std::exchange(receives_, {})) done(Stopped());
+  for (auto& [id, receive] : std::exchange(receives_, {})) receive.done(Stopped());
   for (auto& [id, send] : std::exchange(sends_, {})) {
     if (send.done) send.done(Stopped());
   }
@@ -69,14 +69,15 @@ bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
   return connected.ok();
 }
 
-void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done) {
+void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done, std::span<Digest128> digests) {
   if (commands_.closed()) return done(Stopped());
-  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done)]() mutable {
+  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done), digests]() mutable {
     Status status;
+    const auto digest_run = static_cast<uint32_t>(digests.empty() ? 0 : CeilDiv(landings.size(), digests.size()));
     if (!Reach(from, &status)) return done(status);
-    status = transport_->Expect(id, from.id, landings, deadline);
+    status = transport_->Expect(id, from.id, landings, deadline, digest_run);
     if (!status.ok()) return done(status);
-    receives_[id] = std::move(done);
+    receives_[id] = {std::move(done), digest_run, digests};
   });
 }
 
@@ -89,6 +90,7 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
       if (send.open_segments > 0) transport_->Cancel(id);  // of former pushes: they are the transport's until it says so
       return;
     }
+    send.peer = to.id;
     if (send.open_segments == 0) send.begin = clock_.Now();
     send.open_segments += segments.size();
     for (const Segment& segment : segments) send.open_bytes += segment.bytes;
@@ -117,13 +119,17 @@ void TransferPump::Cancel(TransferId id) {
 }
 
 void TransferPump::Disconnect(WorkerId peer) {
-  Do([this, peer]() { transport_->Disconnect(peer); });
+  Do([this, peer]() {
+    transport_->Disconnect(peer);
+    std::lock_guard lock(mutex_);
+    path_bytes_per_s_.erase(peer);
+  });
 }
 
 void TransferPump::OnCompletion(const Completion& c) {
   const auto send = sends_.find(c.transfer);
   switch (c.kind) {
-    case CompletionKind::kSegmentLanded: return;
+    case CompletionKind::kSegmentLanded: return KeepDigest(c);
     case CompletionKind::kTransferLanded: return EndReceive(c.transfer, OkStatus());
     case CompletionKind::kSent:
       if (send == sends_.end()) return;
@@ -138,17 +144,30 @@ void TransferPump::OnCompletion(const Completion& c) {
   }
 }
 
+void TransferPump::KeepDigest(const Completion& c) {
+  const auto found = receives_.find(c.transfer);
+  if (c.digested && found != receives_.end()) found->second.digests[c.index / found->second.digest_run] = c.digest;
+}
+
 void TransferPump::CountSent(Send& send) {
   const double seconds = ToSeconds(clock_.Now() - send.begin), bytes = static_cast<double>(std::exchange(send.open_bytes, 0));
   if (seconds <= 0) return;
   const double rate = bytes / seconds, before = sent_bytes_per_s();
   sent_bytes_per_s_.store(before == 0 ? rate : 0.8 * before + 0.2 * rate, std::memory_order_relaxed);
+  std::lock_guard lock(mutex_);
+  double& path = path_bytes_per_s_[send.peer];
+  path = path == 0 ? rate : 0.8 * path + 0.2 * rate;
+}
+
+std::vector<std::pair<WorkerId, double>> TransferPump::PathSpeeds() const {
+  std::lock_guard lock(mutex_);
+  return {path_bytes_per_s_.begin(), path_bytes_per_s_.end()};
 }
 
 void TransferPump::EndReceive(TransferId id, const Status& status) {
   const auto found = receives_.find(id);
   if (found == receives_.end()) return;
-  const Done done = std::move(found->second);
+  const Done done = std::move(found->second.done);
   receives_.erase(found);
   done(status);
 }

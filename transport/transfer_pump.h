@@ -4,10 +4,13 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -40,8 +43,9 @@ class TransferPump {
   const std::string& kind() const { return kind_; }
   const std::string& address() const { return address_; }
 
-  /// Receives a transfer: `done` once, with ok when all landings are filled. Until then the landings belong to the pump.
-  void Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done);
+  /// Receives a transfer: `done` once, with ok when all landings are filled. Until then the landings belong to the pump,
+  /// and `digests`: one for each of so many equal runs of landings, hashed while they arrive (Transport::Expect).
+  void Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done, std::span<Digest128> digests = {});
   /// Sends segments; may be called many times for one transfer. The bytes belong to the pump until CloseSend's `done`.
   void Push(TransferId id, PeerEnd to, std::vector<Segment> segments);
   /// No more pushes follow: `done` once, when all bytes are sent (ok) or the transfer failed.
@@ -56,9 +60,17 @@ class TransferPump {
 
   /// Smoothed speed at which pushes leave; 0 until one has.
   double sent_bytes_per_s() const { return sent_bytes_per_s_.load(std::memory_order_relaxed); }
+  /// The same for each peer that pushes went to and that was not disconnected since.
+  std::vector<std::pair<WorkerId, double>> PathSpeeds() const;
 
  private:
+  struct Receive {
+    Done done;
+    uint32_t digest_run = 0;
+    std::span<Digest128> digests;
+  };
   struct Send {
+    WorkerId peer;
     size_t open_segments = 0, open_bytes = 0;
     Instant begin;  // of the pushes that are open
     Status status;
@@ -68,6 +80,7 @@ class TransferPump {
   void Do(std::function<void()> command);
   void Loop();
   void OnCompletion(const Completion& completion);
+  void KeepDigest(const Completion& completion);
   void EndReceive(TransferId id, const Status& status);
   void CountSent(Send& send);
   void EndSendIfOver(TransferId id);
@@ -78,8 +91,10 @@ class TransferPump {
   const std::string kind_, address_;
   Mailbox<std::function<void()>> commands_;
   std::atomic<double> sent_bytes_per_s_{0};
+  mutable std::mutex mutex_;
+  std::map<WorkerId, double> path_bytes_per_s_;  // guarded by mutex_
   // Of the pump's thread:
-  std::unordered_map<TransferId, Done> receives_;
+  std::unordered_map<TransferId, Receive> receives_;
   std::unordered_map<TransferId, Send> sends_;
   std::atomic<bool> stop_{false};
   std::thread thread_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <string>
 #include <unordered_map>
 
@@ -40,6 +41,14 @@ class EndedTransfers {
   const Record* Find(TransferId id) const {
     const auto it = records_.find(id);
     return it == records_.end() ? nullptr : &it->second;
+  }
+  /// "1:2:kOk …": transfer, peer and how it ended, in the order of the transfers.
+  std::string Describe() const {
+    std::map<TransferId, const Record*> sorted;
+    for (const auto& [id, record] : records_) sorted.emplace(id, &record);
+    std::string out;
+    for (const auto& [id, record] : sorted) out += fmt::format("{}:{}:{} ", id.value, record->peer.value, StatusCodeName(record->status.code()));
+    return out;
   }
 
  private:

@@ -19,6 +19,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/ids.h"
 #include "base/status.h"
 
@@ -36,6 +37,8 @@ struct Completion {
   TransferId transfer;
   uint32_t index = 0;      // kSegmentLanded, kSent: the segment
   bool receiving = false;  // kFailed: which end of the transfer this was (both, if a worker sends to itself)
+  bool digested = false;   // kSegmentLanded: the last of its run (Expect) to land;
+  Digest128 digest;        // that run's digest
   Status status;           // kFailed: why
 };
 
@@ -71,7 +74,9 @@ class Transport {
   /// `from` need not be connected yet. Errors: kInvalid (no landings, outside registered memory, overlapping, peer 0),
   /// kAborted (this id was used before), kUnavailable (the peer was disconnected), kExhausted (too many transfers or
   /// landings). On error no completion follows.
-  virtual Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline) = 0;
+  /// `digest_run`: landings [k * run, (k + 1) * run) make one run, whose bytes, one landing after the other, are hashed while
+  /// they arrive and still lie in the cache (XXH3-128); 0: none.
+  virtual Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, uint32_t digest_run = 0) = 0;
   /// `to` need not be connected yet. Errors: kInvalid (a segment twice, an index or size that the receiver did not announce,
   /// another peer), kUnavailable (the peer was disconnected), kExhausted (too many transfers), or the status with which the
   /// transfer had ended. On error nothing of this call was taken and no completion follows from it. A wrong index or size

@@ -97,13 +97,12 @@ class UcxMedium final : public MessageMedium {
     return link;
   }
 
-  void Send(Link link, std::string bytes) override {
+  void Send(Link link, MessageBuffer bytes) override {
     const auto it = links_.find(link);
     if (it == links_.end() || it->second.endpoint == nullptr || it->second.broken) return;
     auto* message = new Outgoing{this, link, std::move(bytes)};
     ucp_request_param_t param{};
-    param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
-    param.flags = UCP_AM_SEND_FLAG_EAGER;
+    param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;  // short ones eagerly, long ones by rendezvous
     param.cb.send = OnSent;
     param.user_data = message;
     ++it->second.sending;
@@ -116,11 +115,11 @@ class UcxMedium final : public MessageMedium {
     return it == links_.end() ? 0 : it->second.sending;
   }
 
-  std::optional<std::string> Receive() override {
+  std::optional<MessageBuffer> Receive() override {
     for (int i = 0; i < 64 && arrived_.empty() && ucp_worker_progress(worker_) != 0; ++i) {
     }
     if (arrived_.empty()) return std::nullopt;
-    std::string message = std::move(arrived_.front());
+    MessageBuffer message = std::move(arrived_.front());
     arrived_.pop_front();
     return message;
   }
@@ -157,7 +156,11 @@ class UcxMedium final : public MessageMedium {
   struct Outgoing {
     UcxMedium* medium;
     Link link;
-    std::string bytes;
+    MessageBuffer bytes;
+  };
+  struct Incoming {
+    UcxMedium* medium;
+    MessageBuffer bytes;
   };
 
   static Status Check(ucs_status_t status, const char* doing) {
@@ -166,9 +169,34 @@ class UcxMedium final : public MessageMedium {
 
   static ucs_status_t OnMessage(void* arg, const void*, size_t, void* data, size_t bytes, const ucp_am_recv_param_t* param) {
     auto& self = *static_cast<UcxMedium*>(arg);
-    const bool whole = (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) == 0;
-    if (whole && bytes <= kMaxMessageBytes) self.arrived_.emplace_back(static_cast<const char*>(data), bytes);
-    return UCS_OK;  // taken, or refused: this transport sends no rendezvous
+    if (bytes > kMaxMessageBytes) return UCS_OK;  // refused
+    MessageBuffer message = self.buffers.Take(bytes);
+    if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0) return self.Fetch(data, bytes, std::move(message));
+    message.Append({static_cast<const std::byte*>(data), bytes});
+    self.arrived_.push_back(std::move(message));
+    return UCS_OK;
+  }
+  /// A rendezvous: the sender has said how much there is and where; it is read from there.
+  ucs_status_t Fetch(void* announced, size_t bytes, MessageBuffer message) {
+    message.Resize(bytes);
+    auto* incoming = new Incoming{this, std::move(message)};
+    ucp_request_param_t param{};
+    param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
+    param.cb.recv_am = OnFetched;
+    param.user_data = incoming;
+    void* request = ucp_am_recv_data_nbx(worker_, announced, incoming->bytes.data(), bytes, &param);
+    if (UCS_PTR_IS_PTR(request)) return UCS_INPROGRESS;
+    Fetched(incoming, UCS_PTR_STATUS(request));
+    return UCS_OK;
+  }
+  static void OnFetched(void* request, ucs_status_t status, size_t, void* user_data) {
+    ucp_request_free(request);
+    auto* incoming = static_cast<Incoming*>(user_data);
+    incoming->medium->Fetched(incoming, status);
+  }
+  void Fetched(Incoming* incoming, ucs_status_t status) {
+    if (status == UCS_OK) arrived_.push_back(std::move(incoming->bytes));  // else its sender is gone, which OnError tells
+    delete incoming;
   }
   static void OnSent(void* request, ucs_status_t, void* user_data) {
     ucp_request_free(request);
@@ -181,6 +209,7 @@ class UcxMedium final : public MessageMedium {
   }
   void Sent(Outgoing* message) {
     if (const auto it = links_.find(message->link); it != links_.end()) --it->second.sending;
+    buffers.Give(std::move(message->bytes));
     delete message;
   }
 
@@ -203,7 +232,7 @@ class UcxMedium final : public MessageMedium {
   std::string address_;
   std::map<Link, Line> links_;
   Link next_link_ = 1;
-  std::deque<std::string> arrived_;
+  std::deque<MessageBuffer> arrived_;
   std::vector<Link> broken_;
 };
 

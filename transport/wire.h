@@ -33,6 +33,8 @@ class WireHost {
   /// Frames for `peer` in order, to be sent before any piece; empty when there are none.
   virtual std::string TakeControl(WorkerId peer) = 0;
   virtual bool HasOutput(WorkerId peer) const = 0;
+  /// A transfer from or to `peer` is under way.
+  virtual bool Busy(WorkerId peer) const = 0;
   virtual std::optional<OutPiece> NextPiece(WorkerId peer, uint32_t path) = 0;
   /// So many frames wait for `peer` that it cannot be an honest one: drop it.
   virtual bool Congested(WorkerId peer) const = 0;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/cache_record.h"
 #include "base/log.h"
 #include "kvstore/incoming_transfer.h"
 #include "protocol/convert.h"
@@ -13,6 +14,8 @@
 
 namespace baton {
 namespace {
+
+const std::vector<double> kExposedBuckets = {5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 1};
 
 using GenerateCall = capnp::CallContext<wire::Decode::GenerateParams, wire::Decode::GenerateResults>;
 
@@ -31,12 +34,15 @@ class DecodeCall final : public EngineClient {
     WriteStatus(status, call_.getResults().initStatus());
     return kj::READY_NOW;
   }
+  bool TakeTime();
   kj::Promise<void> Prepare();
   kj::Promise<Status> PrefillAt(MemberInfo worker);
-  kj::Promise<Status> OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer);
-  Status Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests);
+  using DigestsAnswer = kj::Promise<capnp::Response<wire::Digests::GetResults>>;
+  kj::Promise<Status> OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer, DigestsAnswer digests);
+  Status Accept(const MemberInfo& worker, Result<Landed> landed, const std::vector<Digest128>& digests);
   kj::Promise<void> PrefillHere();
   kj::Promise<void> Start();
+  void KeepBlocks();
   void SendRoute(const RequestStats& stats);
   void SendTokens(const TokenEvent* tokens, size_t count);
   void OnTokens(const std::vector<TokenEvent>& tokens) override;
@@ -52,6 +58,7 @@ class DecodeCall final : public EngineClient {
   GenerateCall call_;
   wire::TokenSink::Client sink_;
   ReceivedRequest request_;
+  Instant deadline_ = Instant::max();       // of the request, on this worker's clock
   std::deque<MemberInfo> prefill_workers_;  // still to try
   std::vector<BlockKey> chain_;             // of the prompt's full blocks
   BlockRefs blocks_;                        // that hold the prompt's KV from its start
@@ -71,7 +78,9 @@ kj::Promise<void> DecodeCall::Run() {
   auto received = ReadRequest(params.getRequest());
   if (!received.ok()) return Fail(received.status());
   request_ = std::move(*received);
+  if (request_.request.deadline_s > 0) deadline_ = context_.clock.Now() + FromSeconds(request_.request.deadline_s);
   if (request_.request.prompt.empty()) return Fail(InvalidError("the prompt is empty"));
+  store_.Know(request_.root, BaseTenant(request_.request.tenant));
   for (const auto member : params.getPrefill()) {
     auto worker = ReadMember(member);
     if (worker.ok()) prefill_workers_.push_back(std::move(*worker));
@@ -85,6 +94,7 @@ kj::Promise<void> DecodeCall::Run() {
 
 /// Tries each prefill worker in turn, then computes here.
 kj::Promise<void> DecodeCall::Prepare() {
+  if (!TakeTime()) return Fail(DeadlineError("the request's deadline passed before its prompt was computed"));
   if (prefill_workers_.empty()) return PrefillHere();
   MemberInfo worker = std::move(prefill_workers_.front());
   prefill_workers_.pop_front();
@@ -104,7 +114,7 @@ kj::Promise<void> DecodeCall::Prepare() {
 kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
   const auto have = static_cast<uint32_t>(blocks_.size());
   const size_t total = CeilDiv(request_.request.prompt.size(), block_tokens());
-  auto incoming = ExpectBlocks(context_, {worker.id, worker.transport_address}, total - have, context_.layout.layers);
+  auto incoming = ExpectBlocks(context_, {worker.id, worker.transport_address}, total - have, context_.layout.layers, BlockDigests::kMade);
   if (!incoming.ok()) return Status(UnavailableError("no room for the landing blocks: {}", incoming.status().message()));
   return context_.peers.Dial(worker.address).then(
       [this, worker, have, incoming = std::move(*incoming)](Result<kj::Own<Peer>> peer) mutable -> kj::Promise<Status> {
@@ -113,16 +123,19 @@ kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
         WriteRequest(request_.request, request_.root, request.initRequest());
         request.setFirstBlock(have);
         context_.WriteTarget(incoming.id, request.initTarget());
-        auto answer = (*peer)->Guard(kj::Promise<capnp::Response<wire::Prefill::PrefillResults>>(request.send()));
-        auto done = answer.then([this, worker, landed = kj::mv(incoming.landed)](capnp::Response<wire::Prefill::PrefillResults> r) mutable {
-          return OnPrefilled(worker, kj::mv(landed), kj::mv(r));
+        auto sent = request.send();
+        DigestsAnswer digests = sent.getDigests().getRequest().send();  // asked for already: they come with the answer
+        auto answer = (*peer)->Guard(kj::Promise<capnp::Response<wire::Prefill::PrefillResults>>(kj::mv(sent)));
+        auto done = answer.then([this, worker, landed = kj::mv(incoming.landed), digests = kj::mv(digests)](capnp::Response<wire::Prefill::PrefillResults> r) mutable {
+          return OnPrefilled(worker, kj::mv(landed), kj::mv(r), kj::mv(digests));
         });
         // The landing's deadline is the call's: an answer after it is of no use.
         return CatchAsStatus(context_.timer.timeoutAfter(context_.timeout.count() * kj::NANOSECONDS, (*peer)->Guard(kj::mv(done))));
       });
 }
 
-kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer) {
+kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer,
+                                           DigestsAnswer digests) {
   const Status status = ReadStatus(answer.getStatus());
   if (!status.ok()) return status;
   const RequestStats stats = ReadStats(answer.getStats());
@@ -136,31 +149,36 @@ kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBloc
     SendRoute(known);
     SendTokens(&*first_token_, 1);
   }
-  auto digests_cap = answer.getDigests();
-  auto digests = digests_cap.getRequest().send().then([](capnp::Response<wire::Digests::GetResults> r) {
+  const Instant begin = context_.clock.Now();
+  auto read = digests.then([](capnp::Response<wire::Digests::GetResults> r) {
     std::vector<Digest128> out;
     for (const auto digest : r.getDigests()) out.push_back(ReadDigest(digest));
     return out;
   });
-  return digests.then([this, worker, landed = kj::mv(landed)](std::vector<Digest128> list) mutable {
-    return landed.then([this, worker, list = std::move(list)](Result<BlockRefs> blocks) { return Accept(worker, std::move(blocks), list); });
-  }).attach(kj::mv(digests_cap));
+  return read.then([this, worker, begin, landed = kj::mv(landed)](std::vector<Digest128> list) mutable {
+    return landed.then([this, worker, begin, list = std::move(list)](Result<Landed> blocks) {
+      const Status status = Accept(worker, std::move(blocks), list);
+      if (status.ok()) counters_.exposed_s.Observe(ToSeconds(context_.clock.Now() - begin));
+      return status;
+    });
+  }).attach(answer.getDigests());  // dropping it ends the hand-off
 }
 
 /// The landed blocks become this request's, and the full ones everybody's here.
-Status DecodeCall::Accept(const MemberInfo& worker, Result<BlockRefs> landed, const std::vector<Digest128>& digests) {
+Status DecodeCall::Accept(const MemberInfo& worker, Result<Landed> landed, const std::vector<Digest128>& digests) {
   if (!landed.ok()) return landed.status();
-  const Status verified = VerifyBlocks(context_.pool, landed->ids(), digests);
+  const Status verified = landed->Verify(digests);
   if (!verified.ok()) {
     counters_.corrupt.Increment();
     return verified.WithContext(fmt::format("hand-off from {}", worker.name));
   }
   const size_t have = blocks_.size();
-  for (size_t i = 0; i < landed->size() && have + i < chain_.size(); ++i) {
+  BlockRefs& blocks = landed->blocks;
+  for (size_t i = 0; i < blocks.size() && have + i < chain_.size(); ++i) {
     const BlockKey parent = have + i == 0 ? request_.root : chain_[have + i - 1];
-    context_.pool.Publish(landed->ids()[i], chain_[have + i], parent, digests[i]);
+    context_.pool.Publish(blocks.ids()[i], chain_[have + i], parent, digests[i]);
   }
-  blocks_.Append(std::move(*landed));
+  blocks_.Append(std::move(blocks));
   ready_tokens_ = static_cast<uint32_t>(request_.request.prompt.size());
   first_token_valid_ = true;
   return OkStatus();
@@ -192,7 +210,28 @@ kj::Promise<void> DecodeCall::PrefillHere() {
   });
 }
 
+/// For a cache handle: what was not computed here goes to the store as well, which takes what it lacks.
+void DecodeCall::KeepBlocks() {
+  for (uint32_t i = 0; i < std::min(chain_.size(), blocks_.size()); ++i) {
+    const BlockId block = blocks_.ids()[i];
+    const auto digest = context_.pool.DigestOf(block);
+    if (!digest) continue;  // the same block is published from elsewhere; a later request of the handle's finds that one
+    const auto first = request_.request.prompt.begin() + static_cast<ptrdiff_t>(size_t{i} * block_tokens());
+    context_.pool.Ref(block);
+    store_.PutBehind({block, chain_[i], i == 0 ? request_.root : chain_[i - 1], *digest, i, {first, first + block_tokens()}}, chain_.front());
+  }
+}
+
+/// Leaves in the request what is left of its time; false when that is nothing.
+bool DecodeCall::TakeTime() {
+  if (deadline_ == Instant::max()) return true;
+  request_.request.deadline_s = ToSeconds(deadline_ - context_.clock.Now());
+  return request_.request.deadline_s > 0;
+}
+
 kj::Promise<void> DecodeCall::Start() {
+  if (!TakeTime()) return Fail(DeadlineError("the request's deadline passed before its prompt was computed"));
+  if (request_.request.keep) KeepBlocks();
   EngineRequest request;
   request.request = request_.request;
   request.root = request_.root;
@@ -250,7 +289,9 @@ DecodeService::DecodeService(WorkerContext& context, EngineHost& engine, StoreCl
       counters_{context.metrics.Counter("baton_worker_prefill_remote_total", "Requests whose prompt a prefill worker computed"),
                 context.metrics.Counter("baton_worker_prefill_local_total", "Requests whose prompt was computed here"),
                 context.metrics.Counter("baton_worker_prefill_fallback_total", "Prefill workers that failed a request"),
-                context.metrics.Counter("baton_worker_handoff_corrupt_total", "Hand-offs whose digest was wrong: computed again")} {}
+                context.metrics.Counter("baton_worker_handoff_corrupt_total", "Hand-offs whose digest was wrong: computed again"),
+                context.metrics.Histogram("baton_worker_handoff_exposed_seconds",
+                                          "From the end of a prefill elsewhere until its last byte was here and verified", kExposedBuckets)} {}
 
 kj::Promise<void> DecodeService::generate(GenerateContext context) {
   context.allowCancellation();

@@ -17,6 +17,7 @@ class DecodeService final : public wire::Decode::Server {
   /// What its calls count.
   struct Counters {
     prometheus::Counter &remote, &local, &fallback, &corrupt;
+    prometheus::Histogram& exposed_s;
   };
 
  private:

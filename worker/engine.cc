@@ -6,16 +6,19 @@
 #include <unordered_map>
 #include <utility>
 
+#include "worker/draft_batch.h"
+#include "worker/grammars.h"
 #include "worker/request_check.h"
 #include "worker/sampler.h"
 #include "worker/scheduler.h"
 #include "worker/sequence.h"
+#include "worker/step_fit.h"
 #include "worker/step_meter.h"
 
 namespace baton {
 namespace {
 
-constexpr uint32_t kMinPrefillTokens = 32;   // of a step, however slow the machine
+constexpr uint64_t kFitEvery = 16;  // steps between two fits of what steps cost: one takes about 10 us
 constexpr size_t kStartAhead = 16;           // waiting sequences looked at in a step
 constexpr Duration kRetry = std::chrono::milliseconds(1);  // while blocks that others hold are waited for
 
@@ -29,6 +32,7 @@ class EngineImpl final : public Engine {
         clock_(clock),
         block_tokens_(model.kv_layout().block_tokens),
         pool_blocks_(pool.stats().total),
+        grammars_(model.info().tokenizer_path, model.info().vocab),
         sampler_(model.info().vocab) {
     CHECK(pool.block_bytes() >= model.kv_layout().BlockBytes());
     CHECK(config.max_running > 0 && config.prefill_chunk_tokens > 0);
@@ -39,6 +43,7 @@ class EngineImpl final : public Engine {
   void Cancel(RequestId id) override;
   void CancelAll() override;
   void ReleaseHeld(RequestId id) override;
+  void Resume(RequestId id, std::vector<BlockId> blocks) override;
   bool Step() override;
   void WaitForWork(Duration timeout) override;
   EngineLoad load() const override;
@@ -47,12 +52,12 @@ class EngineImpl final : public Engine {
   struct Live {  // a submitted request that has not ended
     bool cancelled = false, released = false;
   };
-  struct Run {
-    Sequence* sequence;
-    uint32_t tokens;
-    const float* logits;  // of its last token, or null
-  };
 
+  void Measure(const StepWork& work, double seconds) {
+    meter_.Add(work.decode_rows, work.guesses, work.prefill_tokens, seconds);
+    fit_.Add({static_cast<double>(work.prefill_tokens), work.pairs, static_cast<double>(work.decode_rows + work.guesses), seconds});
+    ++totals_.steps;
+  }
   bool TakeNews();
   void Insert(std::unique_ptr<Sequence> sequence);
   void FillView();
@@ -64,7 +69,9 @@ class EngineImpl final : public Engine {
   void ReportLayer(size_t first, size_t count, uint32_t layer);
   void FinishRuns();
   void FinishRun(const Run& run);
-  void EndIfDone(Sequence& sequence);
+  bool AddToken(const Run& run, uint32_t row);
+  void Advance(Sequence& sequence, uint32_t tokens);
+  std::optional<FinishReason> ReasonToEnd(Sequence& sequence) const;
   void End(Sequence& sequence, FinishReason reason, const Status& status);
   void Sweep();
 
@@ -75,13 +82,15 @@ class EngineImpl final : public Engine {
   const Clock& clock_;
   const uint32_t block_tokens_;
   const size_t pool_blocks_;
+  Grammars grammars_;
 
-  mutable std::mutex mutex_;  // guards the next seven; never held over a call to the listener, the model or a wait
+  mutable std::mutex mutex_;  // guards the next eight; never held over a call to the listener, the model or a wait
   std::condition_variable wake_;
   bool news_ = false;
   std::vector<std::unique_ptr<Sequence>> inbox_;
   std::unordered_map<RequestId, Live> live_;
   std::unordered_map<RequestId, std::vector<BlockId>> held_;  // blocks of ended requests with push_layers
+  std::unordered_map<RequestId, std::vector<BlockId>> resumed_;  // brought back for requests that wait
   uint32_t unstarted_ = 0;
   EngineLoad load_;
 
@@ -89,25 +98,30 @@ class EngineImpl final : public Engine {
   std::vector<std::unique_ptr<Sequence>> sequences_;  // in rank order: priority, then arrival
   Sampler sampler_;
   StepMeter meter_;
-  uint64_t preemptions_ = 0;
+  StepFit fit_;
+  EngineLoad totals_;  // what is counted since the start, and the fit's result of now and then
   ScheduleView view_;
   SchedulePlan plan_;
   std::vector<Run> runs_;
   std::vector<SequenceSlice> batch_;  // one a run, in the same order
+  DraftBatch drafts_;
   std::vector<float> logits_;
 };
 
 EngineImpl::~EngineImpl() {
   for (const auto& sequence : sequences_) sequence->Release(pool_);
   for (const auto& sequence : inbox_) sequence->Release(pool_);
-  for (const auto& [id, blocks] : held_) {
-    for (const BlockId block : blocks) pool_.Unref(block);
+  for (const auto* blocks_of : {&held_, &resumed_}) {
+    for (const auto& [id, blocks] : *blocks_of) {
+      for (const BlockId block : blocks) pool_.Unref(block);
+    }
   }
 }
 
 Status EngineImpl::Submit(EngineRequest request) {
   RETURN_IF_ERROR(CheckRequest(request, model_.info(), block_tokens_, pool_blocks_));
-  auto sequence = std::make_unique<Sequence>(std::move(request), block_tokens_, clock_.Now());
+  ASSIGN_OR_RETURN(Constraint constraint, MakeConstraint(request.request, model_.info().eos_ids, grammars_));
+  auto sequence = std::make_unique<Sequence>(std::move(request), std::move(constraint), block_tokens_, clock_.Now());
   const RequestId id = sequence->id();
   {
     std::lock_guard lock(mutex_);
@@ -158,6 +172,15 @@ void EngineImpl::ReleaseHeld(RequestId id) {
   wake_.notify_one();
 }
 
+void EngineImpl::Resume(RequestId id, std::vector<BlockId> blocks) {
+  {
+    std::lock_guard lock(mutex_);
+    if (live_.contains(id) && resumed_.try_emplace(id, std::move(blocks)).second) news_ = true;
+  }
+  for (size_t i = blocks.size(); i > 0; --i) pool_.Unref(blocks[i - 1]);  // not taken
+  wake_.notify_one();
+}
+
 void EngineImpl::WaitForWork(Duration timeout) {
   if (!sequences_.empty()) timeout = std::min(timeout, kRetry);
   std::unique_lock lock(mutex_);
@@ -182,15 +205,11 @@ bool EngineImpl::Step() {
   Prepare();
   if (!runs_.empty()) {
     busy = true;
+    drafts_.Choose(meter_.decode_cost(), config_.speculative_tokens, pool_, runs_);
     FillBatch();
     const Instant begin = clock_.Now();
     const Status status = RunBatch();
-    uint32_t decode_rows = 0, prefill_tokens = 0;
-    for (const Run& run : runs_) {
-      if (run.tokens == 1) ++decode_rows;
-      else prefill_tokens += run.tokens;
-    }
-    if (status.ok()) meter_.Add(decode_rows, prefill_tokens, ToSeconds(clock_.Now() - begin));
+    if (status.ok()) Measure(WorkOf(runs_), ToSeconds(clock_.Now() - begin));
     FinishRuns();
   }
   if (busy) Sweep();
@@ -214,11 +233,16 @@ bool EngineImpl::TakeNews() {
     for (const auto& sequence : sequences_) {
       const auto live = live_.find(sequence->id());
       if (live != live_.end() && live->second.cancelled) cancelled.push_back(sequence.get());
+      const auto resumed = resumed_.extract(sequence->id());
+      if (resumed.empty()) continue;
+      sequence->resuming = false;
+      sequence->Keep(std::move(resumed.mapped()));
     }
   }
   for (Sequence* sequence : cancelled) End(*sequence, FinishReason::kCancelled, OkStatus());
   for (const auto& sequence : sequences_) {
-    if (!sequence->ended && !sequence->started && sequence->origin().first_token.has_value()) EndIfDone(*sequence);
+    if (sequence->ended || sequence->started || !sequence->origin().first_token.has_value()) continue;
+    if (const auto reason = ReasonToEnd(*sequence)) End(*sequence, *reason, OkStatus());
   }
   std::erase_if(sequences_, [](const auto& sequence) { return sequence->ended; });
   return busy || !cancelled.empty();
@@ -246,20 +270,22 @@ void EngineImpl::FillView() {
     ScheduleRow& row = view_.rows.emplace_back();
     row.tokens = s.size();
     row.computed = std::min(s.computed(), s.size() - 1);
-    row.blocks = static_cast<uint32_t>(s.blocks().size());
+    row.blocks = static_cast<uint32_t>(s.held_blocks());
     row.reserve_tokens = s.reserve_tokens();
     row.priority = s.request().priority;
     row.running = s.running;
     row.pinned = s.reported;
     row.deadline = s.deadline();
     if (s.running) decode_rows += row.tokens - row.computed == 1;
-    else row.deferred = looked_at++ >= kStartAhead || IsDeferred(s, i);
+    else row.deferred = s.resuming || looked_at++ >= kStartAhead || IsDeferred(s, i);
   }
-  const double in_time = config_.target_step_s * meter_.prefill_tokens_per_s();
-  view_.token_budget = config_.step_token_budget;
-  if (in_time > 0 && in_time < config_.step_token_budget) {
-    view_.token_budget = std::min(config_.step_token_budget, decode_rows + std::max(kMinPrefillTokens, static_cast<uint32_t>(in_time)));
-  }
+  view_.token_budget = StepTokens({.decode_rows = decode_rows,
+                                   .step_token_budget = config_.step_token_budget,
+                                   .target_step_s = config_.target_step_s,
+                                   .slowdown = config_.prefill_slowdown,
+                                   .prefill_tokens_per_s = meter_.prefill_tokens_per_s(),
+                                   .decode_s = meter_.ExpectedDecode(decode_rows),
+                                   .token_beside_s = meter_.token_beside_s()});
 }
 
 /// A waiting sequence whose next full block a higher-ranked one is about to compute waits and finds it in the pool: the
@@ -283,12 +309,17 @@ void EngineImpl::Prepare() {
     Sequence& s = *sequences_[i];
     End(s, FinishReason::kError, DeadlineError("the request's deadline of {} s passed after {} tokens", s.request().deadline_s, s.produced()));
   }
-  for (const uint32_t i : plan_.preempted) sequences_[i]->Release(pool_);
-  preemptions_ += plan_.preempted.size();
+  for (const uint32_t i : plan_.preempted) sequences_[i]->Preempt(pool_);
+  totals_.preemptions += plan_.preempted.size();
   runs_.clear();
   for (const ScheduledRow& planned : plan_.run) {
     Sequence& s = *sequences_[planned.row];
-    if (!s.running) s.TakePrefix(pool_);
+    if (!s.running) {
+      const auto lost = s.TakeLost(pool_);
+      s.resuming = !lost.empty() && listener_.OnResume(s.id(), lost);
+      if (s.resuming) continue;
+      s.TakePrefix(pool_);
+    }
     const uint32_t tokens = std::min(planned.tokens, s.size() - s.computed());
     if (!s.Reserve(pool_, s.computed() + tokens)) continue;
     s.running = true;
@@ -302,28 +333,29 @@ void EngineImpl::Prepare() {
       std::lock_guard lock(mutex_);
       --unstarted_;
     }
-    runs_.push_back({&s, tokens, nullptr});
+    runs_.push_back({&s, tokens, {}, nullptr});
   }
 }
 
 void EngineImpl::FillBatch() {
   const size_t vocab = model_.info().vocab;
-  const auto wants_logits = [](const Run& run) { return run.sequence->computed() + run.tokens == run.sequence->size(); };
-  const auto rows = static_cast<size_t>(std::count_if(runs_.begin(), runs_.end(), wants_logits));
+  const auto rows_of = [](const Run& run) { return run.ends_known() ? 1 + run.draft.size() : 0; };
+  size_t rows = 0;
+  for (const Run& run : runs_) rows += rows_of(run);
   if (logits_.size() < rows * vocab) logits_.resize(rows * vocab);
   batch_.clear();
   float* next = logits_.data();
   for (Run& run : runs_) {
     const Sequence& s = *run.sequence;
     SequenceSlice& slice = batch_.emplace_back();
-    slice.tokens = std::span(s.tokens()).subspan(s.computed(), run.tokens);
+    slice.tokens = run.input();
     slice.start = s.computed();
     slice.blocks = s.data();
-    if (!wants_logits(run)) continue;
-    slice.logit_rows = 1;
+    slice.logit_rows = static_cast<uint32_t>(rows_of(run));
+    if (slice.logit_rows == 0) continue;
     slice.logits = next;
     run.logits = next;
-    next += vocab;
+    next += slice.logit_rows * vocab;
   }
 }
 
@@ -361,28 +393,54 @@ void EngineImpl::FinishRuns() {
   }
 }
 
+/// The tokens of a step: one, and those whose guesses came true. It is the plain run's loop with the passes left out.
 void EngineImpl::FinishRun(const Run& run) {
   Sequence& s = *run.sequence;
-  s.Advance(run.tokens);
-  for (SealedBlock sealed; s.SealNext(pool_, sealed);) listener_.OnSealed(s.id(), std::move(sealed));
+  Advance(s, run.tokens);
   if (run.logits == nullptr) return;
-  const auto event = sampler_.Sample({run.logits, model_.info().vocab}, s.request().sampling, s.history());
-  if (!event.ok()) return End(s, FinishReason::kError, event.status());
+  for (uint32_t row = 0; AddToken(run, row); ++row) Advance(s, 1);
+  if (!s.ended && !run.draft.empty()) s.Trim(pool_);
+}
+
+void EngineImpl::Advance(Sequence& s, uint32_t tokens) {
+  s.Advance(tokens);
+  for (SealedBlock sealed; s.SealNext(pool_, sealed);) listener_.OnSealed(s.id(), std::move(sealed));
+}
+
+/// The token that a row of logits gives; true when the next row's guess was this token and the request goes on.
+bool EngineImpl::AddToken(const Run& run, uint32_t row) {
+  Sequence& s = *run.sequence;
+  const size_t vocab = model_.info().vocab;
+  auto event = s.constraint().Sample(sampler_, {run.logits + row * vocab, vocab}, s.request().sampling, s.history());
+  if (!event.ok()) {
+    End(s, FinishReason::kError, event.status());
+    return false;
+  }
   s.Append(event->token);
   if (s.first_token_at == Instant()) {
     s.first_token_at = clock_.Now();
     s.stats.prefill_s = ToSeconds(s.first_token_at - s.started_at);
   }
+  const auto reason = ReasonToEnd(s);
+  event->predicted = row < run.draft.size() && run.draft[row] == event->token;
+  const bool goes_on = event->predicted && !reason;
+  if (!goes_on) {
+    event->rejected_tokens = static_cast<uint32_t>(run.draft.size()) - row - event->predicted;
+    const uint32_t accepted = row + event->predicted;
+    s.guesses.Add(accepted, row < run.draft.size() && !event->predicted);
+    totals_.accepted_tokens += accepted;
+    totals_.rejected_tokens += event->rejected_tokens;
+  }
   listener_.OnToken(s.id(), *event);
-  EndIfDone(s);
+  if (reason) End(s, *reason, OkStatus());
+  return goes_on;
 }
 
-void EngineImpl::EndIfDone(Sequence& s) {
-  const GenerateRequest& request = s.request();
-  const auto among = [token = s.tokens().back()](const std::vector<TokenId>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
-  if (s.origin().prefill_only) return End(s, FinishReason::kNone, OkStatus());
-  if ((!request.ignore_eos && among(model_.info().eos_ids)) || among(request.stop_tokens)) return End(s, FinishReason::kStop, OkStatus());
-  if (s.produced() >= request.max_tokens) return End(s, FinishReason::kLength, OkStatus());
+std::optional<FinishReason> EngineImpl::ReasonToEnd(Sequence& s) const {
+  if (s.origin().prefill_only) return FinishReason::kNone;
+  if (s.constraint().Ended(s.history())) return FinishReason::kStop;
+  if (s.produced() >= s.request().max_tokens) return FinishReason::kLength;
+  return std::nullopt;
 }
 
 void EngineImpl::End(Sequence& s, FinishReason reason, const Status& status) {
@@ -396,6 +454,7 @@ void EngineImpl::End(Sequence& s, FinishReason reason, const Status& status) {
   {
     std::lock_guard lock(mutex_);
     if (!s.started) --unstarted_;
+    if (auto resumed = resumed_.extract(id); !resumed.empty()) s.Keep(std::move(resumed.mapped()));
     const auto live = live_.find(id);
     if (s.reported && !live->second.released) {
       released = false;
@@ -409,13 +468,13 @@ void EngineImpl::End(Sequence& s, FinishReason reason, const Status& status) {
 
 void EngineImpl::Sweep() {
   std::erase_if(sequences_, [](const auto& sequence) { return sequence->ended; });
-  EngineLoad load;
+  if (totals_.steps % kFitEvery == 1) totals_.step_model = fit_.Fit();
+  EngineLoad load = totals_;
   for (const auto& s : sequences_) {
     ++(s->running ? load.running : load.waiting);
     const uint32_t left = s->size() - std::min(s->computed(), s->size());
     if (!s->running || left > 1) load.queued_prefill_tokens += left;
   }
-  load.preemptions = preemptions_;
   load.step_s = meter_.step_s();
   load.prefill_tokens_per_s = meter_.prefill_tokens_per_s();
   load.decode_step_s = meter_.decode_step_s();

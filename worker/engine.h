@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/block_key.h"
@@ -14,6 +15,7 @@
 #include "base/hash.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/step_model.h"
 #include "kvstore/block_pool.h"
 #include "model/model.h"
 
@@ -25,8 +27,14 @@ struct EngineConfig {
   uint32_t step_token_budget = 512;    // tokens a step, decode rows first, the rest for prefill chunks
   uint32_t prefill_chunk_tokens = 256; // of one sequence in one step
   /// Once the speed of prefill is measured, a step takes no more prefill tokens than fit this time (never fewer than 32):
-  /// it bounds how long a cancel waits and how far a long prompt delays running answers. 0 = no bound.
+  /// it bounds how long a cancel waits. 0 = no bound.
   double target_step_s = 0.08;
+  /// Where answers run, a step takes no more prefill tokens than make it this many times as long as without (never fewer than
+  /// 4): how far a long prompt delays them. Higher: prompts are done sooner, answers stutter more. 0 = no bound.
+  double prefill_slowdown = 2.5;
+  /// Most tokens guessed and checked ahead of each sequence in a step (worker/speculation.h). 0 = off. No bit of an answer
+  /// depends on it.
+  uint32_t speculative_tokens = 8;
 };
 
 /// A block that became full in a request's sequence.
@@ -58,6 +66,10 @@ class EngineListener {
   /// in order, chunks follow without gap or overlap until the prompt's end, and begin < prompt.size() always: at least the
   /// last token is computed here. Such a request is never preempted once it has reported.
   virtual void OnLayer(RequestId id, uint32_t layer, uint32_t begin, uint32_t end, const std::vector<BlockId>& blocks) = 0;
+  /// A preempted request is about to go on, and of the full blocks that it had, `keys` from the start of its chain, some have
+  /// left the pool. True: the listener brings back what it can and then calls Engine::Resume, whatever came of it; the request
+  /// waits for that, others do not. False: they are computed again.
+  virtual bool OnResume(RequestId /*id*/, std::span<const BlockKey> /*keys*/) { return false; }
 };
 
 struct EngineRequest {
@@ -82,11 +94,14 @@ struct EngineRequest {
 struct EngineLoad {
   uint32_t running = 0, waiting = 0;
   uint64_t queued_prefill_tokens = 0;
-  uint64_t preemptions = 0;  // since the start: requests that lost their blocks to others and are computed again
+  uint64_t steps = 0;        // since the start
+  uint64_t preemptions = 0;  // since the start: requests that gave their blocks to others and wait again
+  uint64_t accepted_tokens = 0, rejected_tokens = 0;  // since the start: guesses checked, by what became of them
   double step_s = 0, prefill_tokens_per_s = 0, decode_step_s = 0;  // smoothed measurements, 0 = not yet
+  StepModel step_model;
 };
 
-/// Thread: Submit, Cancel, CancelAll, ReleaseHeld, load from any; Step and WaitForWork from one. The destructor gives every
+/// Thread: Submit, Cancel, CancelAll, ReleaseHeld, Resume, load from any; Step and WaitForWork from one. The destructor gives every
 /// block back, without calls to the listener.
 class Engine {
  public:
@@ -94,7 +109,7 @@ class Engine {
                                         const Clock& clock);
   virtual ~Engine() = default;
   /// max_tokens counts what this request adds, not request.generated. Errors: kInvalid (empty prompt, longer than the model
-  /// or the pool holds, token outside the vocabulary, bad sampling value: names it and the limit; an id that is in use),
+  /// or the pool holds, token outside the vocabulary, bad sampling value or grammar: names it and the limit; an id that is in use),
   /// kExhausted (queue full). On error the caller keeps its block references.
   virtual Status Submit(EngineRequest request) = 0;
   /// Idempotent; OnEnd(kCancelled) follows at the next step unless the request has ended.
@@ -103,6 +118,9 @@ class Engine {
   virtual void CancelAll() = 0;
   /// The listener is done with a push_layers request's blocks. Before the request's end it takes effect at the end. Idempotent.
   virtual void ReleaseHeld(RequestId id) = 0;
+  /// The end of what OnResume began: published blocks from the start of the request's chain, none if there is nothing; the
+  /// engine takes over a reference on each. The request may have ended since.
+  virtual void Resume(RequestId id, std::vector<BlockId> blocks) = 0;
   /// One step; false when there was nothing to do.
   virtual bool Step() = 0;
   /// Sleeps until Submit, Cancel or ReleaseHeld gave something to do, or `timeout`; shorter while requests wait for blocks that

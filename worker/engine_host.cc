@@ -4,18 +4,17 @@
 
 namespace baton {
 
-EngineHost::EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed)
-    : EngineHost(config, model, pool, clock, loop, std::move(on_sealed), [](Engine& engine) { return std::make_shared<EngineThread>(engine); }) {}
-
 EngineHost::EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed,
-                       const Drive& drive)
+                       FetchBlocks fetch, const Drive& drive)
     : on_sealed_(std::move(on_sealed)),
+      fetch_(std::move(fetch)),
+      pool_(pool),
       loop_(loop),
       block_tokens_(model.kv_layout().block_tokens),
       engine_(Engine::Create(config, model, pool, *this, clock)),
       drive_(drive(*engine_)) {}
 
-EngineHost::~EngineHost() {
+EngineHost::~EngineHost() noexcept {
   drive_.reset();  // ends every request; its events are dropped with this object
   *alive_ = false;
   for (Event& event : events_) {
@@ -71,6 +70,20 @@ void EngineHost::OnLayer(RequestId id, uint32_t layer, uint32_t begin, uint32_t 
     sink = found->second;
   }
   sink->OnLayer(layer, begin, end, blocks);
+}
+
+bool EngineHost::OnResume(RequestId id, std::span<const BlockKey> keys) {
+  if (!fetch_) return false;
+  loop_.Post([this, alive = alive_, id, chain = std::vector<BlockKey>(keys.begin(), keys.end())]() mutable {
+    if (!*alive) return;
+    BlockRefs have(pool_, pool_.Lookup(chain));  // held, so that the rest fits behind it
+    const size_t begin = have.size();
+    fetches_.Add(fetch_(std::move(chain), begin).then([this, id, have = kj::mv(have)](BlockRefs more) mutable {
+      have.Append(kj::mv(more));
+      engine_->Resume(id, have.Release());
+    }));
+  });
+  return true;
 }
 
 void EngineHost::Add(Event event) {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "kvstore/block_pool.h"
+#include "kvstore/block_refs.h"
 #include "protocol/loop.h"
 #include "worker/engine.h"
 
@@ -37,11 +37,14 @@ class EngineHost final : private EngineListener {
  public:
   /// `on_sealed` gets each block computed here and the first key of its chain, on the loop's thread.
   using OnSealedBlock = std::function<void(SealedBlock block, const BlockKey& first)>;
+  /// Brings blocks chain[have…] that were computed here before back into the pool, as far as it can.
+  using FetchBlocks = std::function<kj::Promise<BlockRefs>(std::vector<BlockKey> chain, size_t have)>;
   /// Makes the engine step until the result is destroyed, which ends every request as EngineThread's destructor does.
   using Drive = std::function<std::shared_ptr<void>(Engine&)>;
-  EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed);
-  EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed, const Drive& drive);
-  ~EngineHost() override;
+  static std::shared_ptr<void> OnOwnThread(Engine& engine) { return std::make_shared<EngineThread>(engine); }
+  EngineHost(const EngineConfig& config, Model& model, BlockPool& pool, const Clock& clock, LoopQueue& loop, OnSealedBlock on_sealed,
+             FetchBlocks fetch = {}, const Drive& drive = OnOwnThread);
+  ~EngineHost() noexcept override;
 
   /// A handle's destruction cancels the request (if it runs), ends its events and gives its blocks back at the next step.
   class Handle {
@@ -89,6 +92,7 @@ class EngineHost final : private EngineListener {
   void OnEnd(RequestId id, FinishReason reason, const RequestStats& stats, const Status& status) override;
   void OnSealed(RequestId id, SealedBlock block) override;
   void OnLayer(RequestId id, uint32_t layer, uint32_t begin, uint32_t end, const std::vector<BlockId>& blocks) override;
+  bool OnResume(RequestId id, std::span<const BlockKey> keys) override;
 
   void Add(Event event);
   void Deliver();
@@ -97,6 +101,8 @@ class EngineHost final : private EngineListener {
   BlockKey FirstKey(RequestId local, const SealedBlock& block);
 
   const OnSealedBlock on_sealed_;
+  const FetchBlocks fetch_;
+  BlockPool& pool_;
   LoopQueue& loop_;
   const uint32_t block_tokens_;
   uint64_t next_local_ = 1;
@@ -108,6 +114,7 @@ class EngineHost final : private EngineListener {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<Engine> engine_;
   std::shared_ptr<void> drive_;
+  Background fetches_{"blocks of preempted requests"};
 };
 
 }  // namespace baton

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/cache_record.h"
 #include "base/log.h"
 #include "protocol/convert.h"
 #include "protocol/wire_status.h"
@@ -87,6 +88,7 @@ class PrefillCall final : public EngineClient {
     request_ = std::move(*received);
     const auto& prompt = request_.request.prompt;
     if (prompt.empty()) return Fail(InvalidError("a prefill without a prompt"));
+    store_.Know(request_.root, BaseTenant(request_.request.tenant));
     const size_t usable = (prompt.size() - 1) / context_.layout.block_tokens;  // at least the last token is computed: its logits are wanted
     if (params.getFirstBlock() > usable) return Fail(InvalidError("firstBlock is {}, a prompt of {} tokens has {} to push after", params.getFirstBlock(), prompt.size(), usable));
     const auto target = params.getTarget();
@@ -95,8 +97,13 @@ class PrefillCall final : public EngineClient {
     call_.releaseParams();
     std::vector<BlockKey> chain = KeyChain(request_.root, std::span(prompt).first(usable * context_.layout.block_tokens), context_.layout.block_tokens);
     ready_ = BlockRefs(context_.pool, context_.pool.Lookup(chain));
-    return store_.Fetch(std::move(chain), ready_.size()).then([this](BlockRefs fetched) {
+    const Instant arrived = context_.clock.Now();
+    return store_.Fetch(std::move(chain), ready_.size()).then([this, arrived](BlockRefs fetched) {
       ready_.Append(std::move(fetched));
+      double& left_s = request_.request.deadline_s;
+      if (left_s > 0 && (left_s -= ToSeconds(context_.clock.Now() - arrived)) <= 0) {
+        return Fail(DeadlineError("the request's deadline passed while the store was read"));
+      }
       return Start();
     });
   }

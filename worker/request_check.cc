@@ -58,6 +58,10 @@ Status CheckRequest(const EngineRequest& r, const ModelInfo& info, uint32_t bloc
   if (!(g.deadline_s >= 0)) return InvalidError("deadline_s is {}, must be 0 (none) or above", g.deadline_s);
   RETURN_IF_ERROR(CheckLength(g, r.prefill_only, info, block_tokens, pool_blocks));
   RETURN_IF_ERROR(CheckTokens("prompt", g.prompt, info.vocab));
+  RETURN_IF_ERROR(CheckTokens("prediction", g.prediction, info.vocab));
+  if (g.prediction.size() > info.max_positions) {
+    return InvalidError("the prediction has {} tokens, an answer has at most {}: shorten it", g.prediction.size(), info.max_positions);
+  }
   RETURN_IF_ERROR(CheckSampling(g.sampling, info.vocab));
   return CheckReady(r, block_tokens, info.vocab, pool_blocks);
 }

@@ -50,14 +50,32 @@ TokenId ArgMax(std::span<const float> values) {
   return static_cast<TokenId>(std::find(values.begin(), values.end(), Maximum(values)) - values.begin());
 }
 
-Result<TokenEvent> Sampler::Sample(std::span<const float> logits, const SamplingParams& params, const SamplingHistory& history) {
+std::span<const float> Sampler::Limit(std::span<const float> scores, const TokenLimits& limits) {
+  if (limits.allowed == nullptr && limits.may_end) return scores;
+  limited_.assign(scores.begin(), scores.end());
+  for (size_t word = 0; limits.allowed != nullptr && word < limits.allowed->bits.size(); ++word) {
+    const uint64_t bits = limits.allowed->bits[word];
+    if (bits == ~uint64_t{0}) continue;
+    const size_t end = std::min(scores.size(), (word + 1) * 64);
+    for (size_t id = word * 64; id < end; ++id) {
+      if ((bits >> (id % 64) & 1) == 0) limited_[id] = -kInfinity;
+    }
+  }
+  for (const TokenId id : limits.ends) {
+    const auto i = static_cast<size_t>(id);
+    if (i < scores.size()) limited_[i] = limits.may_end ? scores[i] : -kInfinity;  // a stop token may be no token at all
+  }
+  return limited_;
+}
+
+Result<TokenEvent> Sampler::Sample(std::span<const float> logits, const SamplingParams& params, const SamplingHistory& history, const TokenLimits& limits) {
   const uint64_t position = history.tokens.size();
   ASSIGN_OR_RETURN(const float best, FiniteMaximum(logits, position));
-  const std::span<const float> scores = penalties_.Apply(logits, params, history);
+  const std::span<const float> scores = Limit(penalties_.Apply(logits, params, history), limits);
   TokenEvent event;
   event.token = ArgMax(scores);
   if (scores[event.token] == -kInfinity) {
-    return InvalidError("no token is left for position {}: logit_bias and no_repeat_ngram ban all that the model allows", position);
+    return InvalidError("no token is left for position {}: grammar, min_tokens, logit_bias and no_repeat_ngram ban all that the model allows", position);
   }
   if (params.temperature > 0) {
     candidates_.Build(scores, params);

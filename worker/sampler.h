@@ -4,7 +4,7 @@
 // ids first.
 //
 // Logprobs are those of the model itself: the log-softmax of the raw logits, before every step (what OpenAI and vLLM report),
-// so they do not depend on the sampling parameters.
+// so they do not depend on the sampling parameters, nor on limits.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 #include "base/generation.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "model/grammar/matcher.h"
 #include "worker/candidates.h"
 #include "worker/penalties.h"
 
@@ -24,6 +25,13 @@ inline constexpr int32_t kMaxLogprobs = 1024;  // alternatives a token
 /// Errors: kInvalid for a value that is not a number or out of range; names the field, the value and what is allowed.
 Status CheckSampling(const SamplingParams& params, uint32_t vocab);
 
+/// What a choice is limited to, beside the penalties.
+struct TokenLimits {
+  const TokenMask* allowed = nullptr;  // null: every token
+  std::span<const TokenId> ends;       // tokens that end the answer: allowed as may_end says, whatever `allowed` says
+  bool may_end = true;
+};
+
 /// The index of the largest value, the lowest of equals. Values are not NaN; at least one.
 TokenId ArgMax(std::span<const float> values);
 
@@ -33,15 +41,17 @@ class Sampler {
   explicit Sampler(uint32_t vocab) : penalties_(vocab) {}
 
   /// The next token; logprob and top only where params.logprobs >= 0. `params` passed CheckSampling, history's ids are within
-  /// the vocabulary. Errors: kInternal when the model's logits are no numbers, kInvalid when the parameters ban every token.
-  Result<TokenEvent> Sample(std::span<const float> logits, const SamplingParams& params, const SamplingHistory& history);
+  /// the vocabulary. Errors: kInternal when the model's logits are no numbers, kInvalid when parameters and limits ban every token.
+  Result<TokenEvent> Sample(std::span<const float> logits, const SamplingParams& params, const SamplingHistory& history, const TokenLimits& limits = {});
 
  private:
+  std::span<const float> Limit(std::span<const float> scores, const TokenLimits& limits);
   void SetLogprobs(std::span<const float> logits, float best, int32_t alternatives, TokenEvent& event);
 
   Penalties penalties_;
   Candidates candidates_;
   std::vector<TokenId> largest_;
+  std::vector<float> limited_;
 };
 
 }  // namespace baton

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "worker/prompt_lookup.h"
+
 namespace baton {
 namespace {
 
@@ -15,8 +17,8 @@ Instant DeadlineOf(const GenerateRequest& request, Instant submitted) {
 
 }  // namespace
 
-Sequence::Sequence(EngineRequest request, uint32_t block_tokens, Instant submitted)
-    : origin_(std::move(request)),
+Sequence::Sequence(EngineRequest request, Constraint bounds, uint32_t block_tokens, Instant submitted)
+    : origin_(std::move(request)), constraint_(std::move(bounds)),
       block_tokens_(block_tokens),
       prompt_tokens_(static_cast<uint32_t>(origin_.request.prompt.size())),
       submitted_(submitted),
@@ -81,6 +83,7 @@ void Sequence::TakePrefix(BlockPool& pool) {
   }
   data_.clear();
   for (const BlockId block : blocks_) data_.push_back(pool.data(block));
+  DropKept(pool);
 }
 
 void Sequence::PublishReady(BlockPool& pool, size_t found) {
@@ -92,7 +95,7 @@ void Sequence::PublishReady(BlockPool& pool, size_t found) {
 }
 
 bool Sequence::Reserve(BlockPool& pool, uint32_t end) {
-  const size_t needed = (std::max(end, reserve_tokens()) + block_tokens_ - 1) / block_tokens_;
+  const size_t needed = CeilDiv(std::max(end, reserve_tokens()), block_tokens_);
   if (needed <= blocks_.size()) return true;
   auto more = pool.Allocate(needed - blocks_.size());
   if (!more.ok()) return false;
@@ -118,7 +121,41 @@ bool Sequence::SealNext(BlockPool& pool, SealedBlock& out) {
   return true;
 }
 
+const std::vector<TokenId>& Sequence::Guess(uint32_t most) {
+  const GenerateRequest& request = origin_.request;
+  // A step adds a token behind the guesses.
+  const uint32_t left = origin_.prefill_only ? 0 : request.max_tokens - std::min(request.max_tokens, produced() + 1);
+  LookUpDraft(tokens_, request.prediction, std::min(most, left), draft_);
+  return draft_;
+}
+
+void Sequence::Trim(BlockPool& pool) {
+  const size_t needed = CeilDiv(std::max(size(), reserve_tokens()), block_tokens_);
+  while (blocks_.size() > needed) {
+    pool.Unref(blocks_.back());
+    blocks_.pop_back();
+    data_.pop_back();
+  }
+}
+
+void Sequence::Preempt(BlockPool& pool) {
+  had_blocks_ = origin_.use_pool ? computed_ / block_tokens_ : 0;
+  Release(pool);
+}
+
+std::span<const BlockKey> Sequence::TakeLost(const BlockPool& pool) {
+  const size_t had = std::exchange(had_blocks_, 0);
+  if (had == 0 || pool.Peek(keys()) >= had) return {};
+  return std::span(keys()).first(had);
+}
+
+void Sequence::DropKept(BlockPool& pool) {
+  for (size_t i = kept_.size(); i > 0; --i) pool.Unref(kept_[i - 1]);
+  kept_.clear();
+}
+
 void Sequence::Release(BlockPool& pool) {
+  DropKept(pool);
   // The deepest first: the pool evicts what was released earliest, and a chain goes from its tail.
   for (size_t i = blocks_.size(); i > 0; --i) pool.Unref(blocks_[i - 1]);
   (void)TakeBlocks();

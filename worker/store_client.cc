@@ -13,6 +13,8 @@ namespace {
 constexpr size_t kFetchAtOnce = 32;  // blocks: bounds what a store keeps leased for one caller
 constexpr size_t kPutAtOnce = 16;
 constexpr size_t kMaxQueue = 512;
+constexpr size_t kMaxTenants = 65536;
+constexpr double kRoundTripS = 2e-3;  // of a look-up, whatever it brings
 
 }  // namespace
 
@@ -52,6 +54,18 @@ kj::Promise<BlockRefs> StoreClient::Fetch(std::vector<BlockKey> chain, size_t ha
         LOG_WARN("reading from the store: {}", e.getDescription().cStr());
         return BlockRefs();
       });
+}
+
+bool FetchPays(size_t blocks, size_t block_bytes, double store_bytes_per_s, uint32_t block_tokens, double prefill_tokens_per_s) {
+  if (store_bytes_per_s <= 0 || prefill_tokens_per_s <= 0) return true;
+  const double read_s = kRoundTripS + static_cast<double>(blocks * block_bytes) / store_bytes_per_s;
+  return read_s < static_cast<double>(blocks * block_tokens) / prefill_tokens_per_s;
+}
+
+kj::Promise<BlockRefs> StoreClient::FetchIfSooner(std::vector<BlockKey> chain, size_t have, double prefill_tokens_per_s) {
+  const size_t blocks = chain.size() - std::min(have, chain.size());
+  if (!FetchPays(blocks, context_.pool.block_bytes(), bytes_per_s_, context_.layout.block_tokens, prefill_tokens_per_s)) return BlockRefs();
+  return Fetch(std::move(chain), have);
 }
 
 kj::Promise<BlockRefs> StoreClient::FetchRest(std::vector<BlockKey> chain, size_t from, BlockRefs got) {
@@ -122,29 +136,36 @@ kj::Promise<Result<BlockRefs>> StoreClient::FetchSome(std::vector<BlockKey> keys
 
 /// Has the leased blocks pushed into fresh pool blocks, verifies and publishes them.
 kj::Promise<Result<BlockRefs>> StoreClient::Receive(std::shared_ptr<Lookup> lookup) {
-  auto incoming = ExpectBlocks(context_, {lookup->store.id, lookup->store.transport_address}, lookup->digests.size(), 1);
+  auto incoming = ExpectBlocks(context_, {lookup->store.id, lookup->store.transport_address}, lookup->digests.size(), 1, BlockDigests::kMade);
   if (!incoming.ok()) return Result<BlockRefs>(incoming.status());
   auto push = KJ_ASSERT_NONNULL(lookup->lease).pushRequest();
   context_.WriteTarget(incoming->id, push.initTarget());
-  auto pushed = push.send().then([](capnp::Response<wire::StoreLease::PushResults> r) -> kj::Promise<Result<BlockRefs>> {
+  auto pushed = push.send().then([](capnp::Response<wire::StoreLease::PushResults> r) -> LandedBlocks {
     const Status failed = ReadStatus(r.getStatus());
-    if (!failed.ok()) return Result<BlockRefs>(failed);
+    if (!failed.ok()) return Result<Landed>(failed);
     return kj::NEVER_DONE;  // the landing decides
   });
-  return kj::mv(incoming->landed).exclusiveJoin(kj::mv(pushed)).then([this, lookup](Result<BlockRefs> landed) -> Result<BlockRefs> {
-    if (!landed.ok()) return landed;
-    const Status verified = VerifyBlocks(context_.pool, landed->ids(), lookup->digests);
+  return kj::mv(incoming->landed).exclusiveJoin(kj::mv(pushed)).then([this, lookup](Result<Landed> landed) -> Result<BlockRefs> {
+    if (!landed.ok()) return landed.status();
+    const Status verified = landed->Verify(lookup->digests);
     if (!verified.ok()) {
       corrupt_.Increment();
       return verified;
     }
-    for (size_t i = 0; i < landed->size(); ++i) context_.pool.Publish(landed->ids()[i], lookup->keys[i], lookup->parents[i], lookup->digests[i]);
-    fetched_.Increment(static_cast<double>(landed->size()));
+    BlockRefs& blocks = landed->blocks;
+    for (size_t i = 0; i < blocks.size(); ++i) context_.pool.Publish(blocks.ids()[i], lookup->keys[i], lookup->parents[i], lookup->digests[i]);
+    fetched_.Increment(static_cast<double>(blocks.size()));
     const double seconds = ToSeconds(context_.clock.Now() - lookup->begin);
-    const double rate = static_cast<double>(landed->size() * context_.pool.block_bytes()) / std::max(seconds, 1e-6);
+    const double rate = static_cast<double>(blocks.size() * context_.pool.block_bytes()) / std::max(seconds, 1e-6);
     bytes_per_s_ = bytes_per_s_ == 0 ? rate : 0.8 * bytes_per_s_ + 0.2 * rate;
-    return landed;
+    return Result<BlockRefs>(std::move(blocks));
   });
+}
+
+void StoreClient::Know(const BlockKey& root, std::string_view tenant) {
+  if (tenant.empty()) return;
+  if (tenants_.size() >= kMaxTenants) tenants_.clear();  // each request of a tenant's tells it again
+  tenants_.insert_or_assign(root, std::string(tenant));
 }
 
 void StoreClient::PutBehind(SealedBlock block, const BlockKey& first) {
@@ -209,6 +230,7 @@ kj::Promise<Status> StoreClient::PutBatch(kj::Own<Batch> batch) {
       WriteDigest(block.digest, headers[i].initDigest());
       headers[i].setTokens(static_cast<uint32_t>(block.tokens.size()));
       headers[i].setDepth(block.depth);
+      if (const auto tenant = tenants_.find(block.parent); tenant != tenants_.end()) headers[i].setTenant(tenant->second);
       WriteTokens(block.tokens, headers[i].initTokenIds(static_cast<uint32_t>(block.tokens.size())));
     }
     request.setBlockBytes(context_.pool.block_bytes());

@@ -6,6 +6,9 @@
 
 #include <deque>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/block_key.h"
@@ -19,6 +22,9 @@ namespace baton {
 /// lives in one store, and a lost store loses only its part.
 const MemberInfo* StoreOf(const MembershipView& members, const BlockKey& first);
 
+/// Whether `blocks` blocks are sooner read from the store than computed. Speeds of 0 are not measured yet: reading is tried.
+bool FetchPays(size_t blocks, size_t block_bytes, double store_bytes_per_s, uint32_t block_tokens, double prefill_tokens_per_s);
+
 /// Thread: the loop's.
 class StoreClient {
  public:
@@ -27,9 +33,13 @@ class StoreClient {
   /// Blocks chain[have…] as far as the store holds them, verified and published in the pool, in order; empty on a miss.
   /// Never fails and never takes longer than the transfer timeout.
   kj::Promise<BlockRefs> Fetch(std::vector<BlockKey> chain, size_t have);
+  /// The same for blocks that were computed here before; nothing where computing them again at `prefill_tokens_per_s` is sooner.
+  kj::Promise<BlockRefs> FetchIfSooner(std::vector<BlockKey> chain, size_t have, double prefill_tokens_per_s);
   /// Queues a block for the store that owns its chain (`first`: the chain's first key). Takes over its reference. A full
   /// queue drops the block: it is recomputed when it is wanted again.
   void PutBehind(SealedBlock block, const BlockKey& first);
+  /// Chains that begin with `root` are `tenant`'s: the store is told with their first blocks.
+  void Know(const BlockKey& root, std::string_view tenant);
   /// Resolves when the queue is empty.
   kj::Promise<void> Drained();
   double bytes_per_s() const { return bytes_per_s_; }
@@ -51,6 +61,7 @@ class StoreClient {
 
   WorkerContext& context_;
   std::deque<Waiting> queue_;
+  std::unordered_map<BlockKey, std::string> tenants_;  // by root
   bool putting_ = false;
   double bytes_per_s_ = 0;
   prometheus::Counter &fetched_, &missed_, &written_, &dropped_, &corrupt_;

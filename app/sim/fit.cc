@@ -54,7 +54,7 @@ void TakeGauges(const Gauges& gauges, Measured& measured) {
   for (const double rate : gauges.transfer) measured.transfer_bytes_per_s = std::max(measured.transfer_bytes_per_s, rate);
 }
 
-void FitSteps(const std::vector<std::pair<double, double>>& steps, StepCost& cost) {
+void FitSteps(const std::vector<std::pair<double, double>>& steps, StepSpeed& cost) {
   double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
   for (const auto& [x, y] : steps) {
     n += 1;
@@ -84,7 +84,7 @@ Status FitText(std::string_view text, SimConfig& config) {
     return InvalidError("nothing here says how fast an engine is; give lines of `baton bench engine --json` (best with several --batch), or the text of /metrics "
                         "after some traffic");
   }
-  StepCost& cost = config.worker.cost;
+  StepSpeed& cost = config.worker.cost;
   FitSteps(measured.steps, cost);
   std::sort(measured.prefill_rates.begin(), measured.prefill_rates.end());
   const double rate = measured.prefill_rates[measured.prefill_rates.size() / 2];

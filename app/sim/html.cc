@@ -20,10 +20,13 @@ h1{font-size:20px;margin:0 0 2px}h2{font-size:15px;margin:26px 0 8px}p{margin:0 
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(440px,1fr));gap:14px}
 figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:10px 12px}figcaption{font-weight:600;margin-bottom:4px}small{font-weight:400;color:var(--soft)}
 svg{width:100%;height:auto;display:block}svg text{font-size:10px;fill:var(--soft)}.grid{stroke:var(--line)}.mark{stroke:var(--c2);stroke-dasharray:3 3}
-polyline{fill:none;stroke-width:1.6;stroke-linejoin:round}polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
-.legend{font-size:12px;min-height:17px}.legend span{margin-right:14px}.legend span:before{content:"";display:inline-block;width:14px;height:3px;margin:0 5px 3px 0;background:currentColor}
+polyline{fill:none;stroke-width:1.6;stroke-linejoin:round}
+polyline.c1{stroke:var(--c1)}polyline.c2{stroke:var(--c2)}polyline.c3{stroke:var(--c3)}polyline.c4{stroke:var(--c4)}polyline.c5{stroke:var(--c5)}
+.legend{font-size:12px;min-height:17px}
+.legend span{margin-right:14px}.legend span:before{content:"";display:inline-block;width:14px;height:3px;margin:0 5px 3px 0;background:currentColor}
 .legend .c1{color:var(--c1)}.legend .c2{color:var(--c2)}.legend .c3{color:var(--c3)}.legend .c4{color:var(--c4)}.legend .c5{color:var(--c5)}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:3px 12px 3px 0;text-align:right;border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:500}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{padding:3px 12px 3px 0;text-align:right;border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:500}
 tr.best td{font-weight:600;color:var(--c3)}.bar{display:inline-block;height:9px;background:var(--c1);border-radius:2px;vertical-align:middle}
 </style>)";
 

@@ -15,7 +15,7 @@ struct LeastWork {
 };
 
 LeastWork WorkOf(const SimConfig& config, const std::vector<TraceRequest>& trace) {
-  const StepCost& cost = config.worker.cost;
+  const StepSpeed& cost = config.worker.cost;
   LeastWork work;
   std::unordered_set<uint64_t> known;
   for (const TraceRequest& request : trace) {

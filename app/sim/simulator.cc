@@ -50,7 +50,11 @@ constexpr size_t kSpans = 240;
 class Simulation {
  public:
   Simulation(const SimConfig& config, const std::vector<TraceRequest>& trace)
-      : config_(config), trace_(trace), coordinator_(Adapted(config), clock_, metrics_), store_(config.store_memory_blocks, config.store_blocks, config.store_policy), requests_(trace.size()) {}
+      : config_(config),
+        trace_(trace),
+        coordinator_(Adapted(config), clock_, metrics_),
+        store_(config.store_memory_blocks, config.store_blocks, config.store_policy),
+        requests_(trace.size()) {}
   SimReport Run();
 
  private:

@@ -166,8 +166,9 @@ double SimWorker::BeginStep(double now_s) {
     else prefill_tokens += run.tokens;
   }
   step_s_ = config_.cost.Seconds(decode_rows, prefill_tokens);
-  meter_.Add(decode_rows, prefill_tokens, step_s_);
+  meter_.Add(decode_rows, 0, prefill_tokens, step_s_);
   in_step_ = true;
+  ++steps_;
   return step_s_;
 }
 
@@ -229,6 +230,7 @@ std::vector<SimLost> SimWorker::Crash() {
 
 WorkerLoad SimWorker::load() const {
   WorkerLoad load;
+  load.steps = steps_;
   load.waiting = static_cast<uint32_t>(landing_.size());
   load.total_blocks = config_.blocks;
   load.free_blocks = config_.blocks - static_cast<uint32_t>(std::min<size_t>(config_.blocks, used()));

@@ -1,5 +1,5 @@
 // A simulated worker: the engine's loop (worker/engine.cc) on virtual time. What each step runs is decided by the engine's own Schedule,
-// what it reports is measured by the engine's own StepMeter; a step takes what StepCost says; blocks are kept as the pool keeps them.
+// what it reports is measured by the engine's own StepMeter; a step takes what StepSpeed says; blocks are kept as the pool keeps them.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 namespace baton {
 
 /// Seconds of one step: what an engine's benchmark measures.
-struct StepCost {
+struct StepSpeed {
   double base_s = 0.01;              // of any step
   double per_stream_s = 0.0005;      // of each decoding row
   double prefill_tokens_per_s = 8000;
@@ -23,7 +23,7 @@ struct StepCost {
 };
 
 struct SimWorkerConfig {
-  StepCost cost;
+  StepSpeed cost;
   uint32_t max_running = 64, step_token_budget = 512, prefill_chunk_tokens = 256;
   double target_step_s = 0.08;  // EngineConfig's
   uint32_t blocks = 4000;       // of KV, in use and cached
@@ -122,6 +122,7 @@ class SimWorker {
   std::vector<uint32_t> rows_;  // of the view: indices of sequences_
   SchedulePlan plan_;
   std::vector<Run> runs_;
+  uint64_t steps_ = 0;
   bool in_step_ = false;
   double step_s_ = 0, busy_s_ = 0;
   uint64_t preemptions_ = 0;

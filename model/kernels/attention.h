@@ -1,9 +1,10 @@
 // Causal attention over paged KV. Included by the kernels_*.cc units only.
 //
-// The cache is walked in tiles of 64 positions counted from 0, ascending, with a running softmax, so a query's bits depend
-// on its own prefix alone. A tile's keys are turned once so that lanes are positions (and its values widened to f32), then
-// serve all queries of the task: a score is one chain of FMAs over the head's dimensions, an output one chain over the
-// visible positions. Positions a query may not see are left out of the chain, not multiplied by zero.
+// The cache is walked in tiles of 64 positions counted from 0, and tiles are gathered in spans of 256: within a span the
+// softmax runs from tile to tile, and the spans' results are merged in ascending order. A score is a lane-wise chain of
+// FMAs over the head's dimensions, folded by SumLanes' tree; an output is one chain over the visible positions of a tile.
+// So a query's bits depend on its own prefix alone, whether one thread did all its spans or several did one each.
+// Positions a query may not see are left out of the chain, not multiplied by zero.
 #pragma once
 
 #include "model/kernels/elementwise.h"
@@ -13,19 +14,27 @@ namespace baton {
 namespace {
 
 #if defined(BATON_AVX512)
-constexpr uint32_t kQueryRows = 6, kVectors = 4;  // 24 sums, 4 vectors of the tile and a query's value: 29 registers
+constexpr uint32_t kScoreRows = 3, kQueryRows = 6, kVectors = 4;  // 12 sums, 9 folded, 4 keys; 24 sums, 4 values: 29 of 32 registers
 #elif defined(__AVX2__)
-constexpr uint32_t kQueryRows = 2, kVectors = 2;
+constexpr uint32_t kScoreRows = 1, kQueryRows = 2, kVectors = 2;
 #else
-constexpr uint32_t kQueryRows = 1, kVectors = 4;
+constexpr uint32_t kScoreRows = 1, kQueryRows = 1, kVectors = 4;
 #endif
-constexpr uint32_t kTileVectors = kAttentionTile / kLanes;
+
+BATON_INLINE uint32_t RoundToLanes(uint32_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+/// The running softmax of some queries over some positions.
+struct Softmax {
+  float *sums;         // [query][dim]: Σ weight * value
+  float *top, *total;  // [query]: the largest score, Σ weight
+};
+BATON_INLINE Softmax SoftmaxAt(float* memory, size_t queries, uint32_t dim) { return {memory, memory + queries * dim, memory + queries * (dim + 1)}; }
 
 /// Where the parts of AttentionTask::scratch lie. "dim" is the head's dimension rounded up to lanes.
 struct Scratch {
-  float *keys, *values;     // [head_dim][64], [64][dim]
-  float *queries, *sums;    // [query][head_dim] scaled, [query][dim]
-  float *top, *total;       // [query]
+  float *keys, *values;  // [64][dim], the tile widened
+  float* queries;        // [query][dim], scaled
+  Softmax span, all;     // of the span at hand; of the spans before it
 };
 
 BATON_INLINE Scratch Divide(const AttentionTask& t, uint32_t dim) {
@@ -34,9 +43,8 @@ BATON_INLINE Scratch Divide(const AttentionTask& t, uint32_t dim) {
   s.keys = t.scratch;
   s.values = s.keys + size_t{dim} * kAttentionTile;
   s.queries = s.values + size_t{dim} * kAttentionTile;
-  s.sums = s.queries + queries * dim;
-  s.top = s.sums + queries * dim;
-  s.total = s.top + queries;
+  s.span = SoftmaxAt(s.queries + queries * dim, queries, dim);
+  s.all = SoftmaxAt(s.queries + queries * (2 * dim + 2), queries, dim);
   return s;
 }
 
@@ -51,88 +59,106 @@ BATON_INLINE F32x16 Widen(const std::byte* p, float scale) {
 template <KvDtype kDtype>
 constexpr uint32_t kStoredBytes = kDtype == KvDtype::kF32 ? 4 : kDtype == KvDtype::kInt8 ? 1 : 2;
 
-/// The elements from d on; at the head's end there may be fewer than 16, then zeros.
-template <KvDtype kDtype>
-BATON_INLINE F32x16 LoadStored(const std::byte* vector, uint32_t d, uint32_t head_dim, float scale) {
-  const std::byte* p = vector + d * kStoredBytes<kDtype>;
-  if (d + kLanes <= head_dim) [[likely]] return Widen<kDtype>(p, scale);
-  std::byte part[kLanes * kStoredBytes<kDtype>] = {};
-  std::memcpy(part, p, (head_dim - d) * kStoredBytes<kDtype>);
-  return Widen<kDtype>(part, scale);
-}
+/// Consecutive positions of one block, K or V of one head.
+struct StoredRun {
+  const std::byte *vectors, *scales;  // scales: int8 only
+  uint32_t count;
 
-/// The stored vectors of a tile and, for int8, their scales.
-struct StoredTile {
-  const std::byte* vectors[kAttentionTile];
-  float scales[kAttentionTile];
+  template <KvDtype kDtype>
+  float Scale(uint32_t j) const {
+    float scale = 1.0f;
+    if constexpr (kDtype == KvDtype::kInt8) std::memcpy(&scale, scales + j * sizeof scale, sizeof scale);
+    return scale;
+  }
 };
 
-/// Finds `count` positions from `first` on in part `which` (0 = K, 1 = V) of their blocks.
-template <KvDtype kDtype>
-BATON_INLINE void Find(const AttentionTask& t, uint32_t which, uint32_t first, uint32_t count, StoredTile& out) {
+/// Up to `most` positions from `position` on, of part `which` (0 = K, 1 = V).
+BATON_INLINE StoredRun FindRun(const AttentionTask& t, uint32_t which, uint32_t position, uint32_t most) {
   const KvLayout& layout = *t.layout;
-  const size_t part = layout.PartOffset(t.layer, which), data = part + layout.VectorOffset(t.kv_head, 0);
-  const size_t step = layout.VectorOffset(0, 1), scale = part + layout.ScaleOffset(t.kv_head, 0);
-  for (uint32_t j = 0; j < count;) {
-    const std::byte* block = t.blocks[(first + j) / layout.block_tokens];
-    for (uint32_t token = (first + j) % layout.block_tokens; token < layout.block_tokens && j < count; ++token, ++j) {
-      out.vectors[j] = block + data + token * step;
-      if constexpr (kDtype == KvDtype::kInt8) std::memcpy(&out.scales[j], block + scale + token * sizeof(float), sizeof(float));
-      else out.scales[j] = 1.0f;
-    }
-  }
+  const uint32_t token = position % layout.block_tokens, left = layout.block_tokens - token;
+  const std::byte* part = t.blocks[position / layout.block_tokens] + layout.PartOffset(t.layer, which);
+  return {part + layout.VectorOffset(t.kv_head, token), part + layout.ScaleOffset(t.kv_head, token), left < most ? left : most};
 }
 
-/// Asks for the vectors before they are needed: pages of a cache lie far apart, which no hardware prefetcher bridges.
-BATON_INLINE void Expect(const StoredTile& tile, uint32_t count, size_t vector_bytes) {
-  for (uint32_t j = 0; j < count; ++j) {
-    for (size_t at = 0; at < vector_bytes; at += 64) Prefetch(tile.vectors[j] + at);
-  }
-}
-
-/// The keys of positions [base, base + present) into s.keys; `values` are found, and the keys of `following` positions asked for.
+/// `count` positions from `first` on, widened into out[64][dim]; lanes past the head's end are 0.
 template <KvDtype kDtype>
-void LoadKeys(const AttentionTask& t, uint32_t base, uint32_t present, uint32_t following, const Scratch& s, StoredTile& values) {
+void WidenTile(const AttentionTask& t, uint32_t which, uint32_t first, uint32_t count, uint32_t dim, float* out) {
   const uint32_t head_dim = t.layout->head_dim;
-  const size_t vector_bytes = t.layout->VectorOffset(0, 1);
-  StoredTile stored;
-  Find<kDtype>(t, 0, base, present, stored);
-  Find<kDtype>(t, 1, base, present, values);
-  Expect(values, present, vector_bytes);
-  for (uint32_t j = present; j % kLanes != 0; ++j) stored.vectors[j] = stored.vectors[0], stored.scales[j] = 0;  // scores nobody uses
-  for (uint32_t d = 0; d < head_dim; d += kLanes) {
-    const uint32_t rows = head_dim - d < kLanes ? head_dim - d : kLanes;
-    for (uint32_t first = 0; first < present; first += kLanes) {
-      F32x16 square[kLanes];
-#pragma GCC unroll 16
-      for (uint32_t j = 0; j < kLanes; ++j) square[j] = LoadStored<kDtype>(stored.vectors[first + j], d, head_dim, stored.scales[first + j]);
-      Transpose(square);
-#pragma GCC unroll 16
-      for (uint32_t i = 0; i < kLanes; ++i) {
-        if (i < rows) Store(square[i], s.keys + size_t{d + i} * kAttentionTile + first);
-      }
+  for (uint32_t j = 0; j < count;) {
+    const StoredRun run = FindRun(t, which, first + j, count - j);
+    for (uint32_t i = 0; i < run.count; ++i, ++j) {
+      const std::byte* vector = run.vectors + size_t{i} * head_dim * kStoredBytes<kDtype>;
+      const float scale = run.Scale<kDtype>(i);
+      uint32_t d = 0;
+      for (; d + kLanes <= head_dim; d += kLanes) Store(Widen<kDtype>(vector + d * kStoredBytes<kDtype>, scale), out + size_t{j} * dim + d);
+      if (d == head_dim) continue;
+      std::byte part[kLanes * kStoredBytes<kDtype>] = {};
+      std::memcpy(part, vector + d * kStoredBytes<kDtype>, (head_dim - d) * kStoredBytes<kDtype>);
+      Store(Widen<kDtype>(part, scale), out + size_t{j} * dim + d);
     }
   }
-  Find<kDtype>(t, 0, base + present, following, stored);
-  Expect(stored, following, vector_bytes);
 }
 
-/// scores[r][64] = queries · keys; the lanes of vectors past `valid` positions hold nothing of use.
-template <uint32_t kRows>
-BATON_INLINE void Scores(const float* queries, uint32_t head_dim, const float* keys, uint32_t valid, float* scores) {
-  for (uint32_t v = 0; v * kLanes < valid; v += kVectors) {
-    F32x16 acc[kRows][kVectors];
+/// A tile's keys or values as the arithmetic reads them: widened before, or as they are stored. kDim is "dim" where it is
+/// known to the compiler.
+template <uint32_t kDim>
+struct WidenedTile {
+  const float* vectors;  // [64][dim]
+  uint32_t run_time_dim;
+  BATON_INLINE uint32_t dim() const { return kDim != 0 ? kDim : run_time_dim; }
+  BATON_INLINE F32x16 At(uint32_t j, uint32_t d) const { return Load(vectors + size_t{j} * dim() + d); }
+  BATON_INLINE void Pass(uint32_t) const {}
+};
+template <KvDtype kDtype, uint32_t kDim>
+struct StoredTile {
+  static constexpr size_t kVectorBytes = size_t{kDim} * kStoredBytes<kDtype>;
+  StoredRun run;
+  const std::byte* next;  // the vectors of the tile that follows
+  BATON_INLINE uint32_t dim() const { return kDim; }
+  BATON_INLINE F32x16 At(uint32_t j, uint32_t d) const {
+    return Widen<kDtype>(run.vectors + j * kVectorBytes + d * kStoredBytes<kDtype>, run.Scale<kDtype>(j));
+  }
+  /// Says that vector j is read now: the same of the next tile is asked for, as blocks lie far apart, which no hardware
+  /// prefetcher bridges.
+  BATON_INLINE void Pass(uint32_t j) const {
 #pragma GCC unroll 8
-    for (uint32_t r = 0; r < kRows; ++r) {
+    for (size_t at = 0; at < kVectorBytes; at += 64) Prefetch(next + j * kVectorBytes + at);
+  }
+};
+
+/// scores[r][64] = queries · keys; those past `valid` are of no use.
+template <uint32_t kRows, typename Keys>
+BATON_INLINE void Scores(const float* queries, const Keys& keys, uint32_t valid, float* scores) {
+  const uint32_t dim = keys.dim();
+  for (uint32_t first = 0; first < valid; first += kLanes) {
+    F32x16 folded[kRows][4];
 #pragma GCC unroll 4
-      for (uint32_t w = 0; w < kVectors; ++w) acc[r][w] = Zero();
+    for (uint32_t e = 0; e < 4; ++e) {  // positions first + e, + 4, + 8, + 12: the order in which SumFours and SumOrdered put them
+      F32x16 acc[kRows][4];
+#pragma GCC unroll 4
+      for (uint32_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (uint32_t p = 0; p < 4; ++p) acc[r][p] = Zero();
+      }
+#pragma GCC unroll 4
+      for (uint32_t p = 0; p < 4; ++p) keys.Pass(first + e + 4 * p);
+      for (uint32_t d = 0; d < dim; d += kLanes) {
+        F32x16 k[4];
+#pragma GCC unroll 4
+        for (uint32_t p = 0; p < 4; ++p) k[p] = InRegister(keys.At(first + e + 4 * p, d));
+#pragma GCC unroll 4
+        for (uint32_t r = 0; r < kRows; ++r) {
+          const F32x16 q = Load(queries + size_t{r} * dim + d);
+#pragma GCC unroll 4
+          for (uint32_t p = 0; p < 4; ++p) acc[r][p] = Fma(q, k[p], acc[r][p]);
+        }
+      }
+#pragma GCC unroll 4
+      for (uint32_t r = 0; r < kRows; ++r) folded[r][e] = SumFours(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
     }
-    MultiplyAdd<kRows, kVectors>(queries, head_dim, head_dim,
-                                 [&](uint32_t d, uint32_t w) { return Load(keys + size_t{d} * kAttentionTile + (v + w) * kLanes); }, acc);
-#pragma GCC unroll 8
-    for (uint32_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (uint32_t w = 0; w < kVectors; ++w) Store(acc[r][w], scores + r * kAttentionTile + (v + w) * kLanes);
+    for (uint32_t r = 0; r < kRows; ++r) {
+      Store(SumOrdered(folded[r][0], folded[r][1], folded[r][2], folded[r][3]), scores + r * kAttentionTile + first);
     }
   }
 }
@@ -177,7 +203,10 @@ BATON_INLINE void Gather(const float* weights, const Values& values, uint32_t va
 #pragma GCC unroll 4
     for (uint32_t w = 0; w < kWidth; ++w) acc[r][w] = Mul(Load(sums + size_t{r} * dim + d + w * kLanes), Set1(corrections[r]));
   }
-  MultiplyAdd<kRows, kWidth>(weights, kAttentionTile, valid, [&](uint32_t j, uint32_t w) { return values(j, d + w * kLanes); }, acc);
+  MultiplyAdd<kRows, kWidth>(weights, kAttentionTile, valid, [&](uint32_t j, uint32_t w) {
+    if (w == 0 && d == 0) values.Pass(j);
+    return values.At(j, d + w * kLanes);
+  }, acc);
 #pragma GCC unroll 8
   for (uint32_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -186,21 +215,25 @@ BATON_INLINE void Gather(const float* weights, const Values& values, uint32_t va
 }
 
 /// The tile for the queries [first, first + kRows), which all see its first `valid` positions.
-template <uint32_t kRows, typename Values>
-void AttendQueries(const Scratch& s, const Values& values, uint32_t first, uint32_t valid, uint32_t head_dim, uint32_t dim) {
+template <uint32_t kRows, typename Keys, typename Values>
+void AttendQueries(const Scratch& s, const Keys& keys, const Values& values, uint32_t first, uint32_t valid) {
+  const uint32_t dim = values.dim();
+  constexpr uint32_t kAtOnce = kRows % kScoreRows == 0 ? kScoreRows : 1;
   alignas(64) float scores[kRows * kAttentionTile];
   float corrections[kRows];
-  Scores<kRows>(s.queries + size_t{first} * head_dim, head_dim, s.keys, valid, scores);
-  Soften<kRows>(scores, valid, s.top + first, s.total + first, corrections);
-  float* sums = s.sums + size_t{first} * dim;
+  for (uint32_t r = 0; r < kRows; r += kAtOnce) {
+    Scores<kAtOnce>(s.queries + size_t{first + r} * dim, keys, valid, scores + r * kAttentionTile);
+  }
+  Soften<kRows>(scores, valid, s.span.top + first, s.span.total + first, corrections);
+  float* sums = s.span.sums + size_t{first} * dim;
   uint32_t d = 0;
   for (; d + kVectors * kLanes <= dim; d += kVectors * kLanes) Gather<kRows, kVectors>(scores, values, valid, dim, d, corrections, sums);
   for (; d < dim; d += kLanes) Gather<kRows, 1>(scores, values, valid, dim, d, corrections, sums);
 }
 
-/// All queries of the task over the tile whose keys are loaded; values(j, d) are 16 elements of position j.
-template <typename Values>
-BATON_INLINE void AttendTile(const AttentionTask& t, const Scratch& s, const Values& values, uint32_t base, uint32_t head_dim, uint32_t dim) {
+/// All queries of the task over the tile at `base`.
+template <typename Keys, typename Values>
+BATON_INLINE void AttendTile(const AttentionTask& t, const Scratch& s, const Keys& keys, const Values& values, uint32_t base) {
   const uint32_t queries = t.rows * t.group;
   const auto valid = [&](uint32_t query) {  // positions of the tile it sees; at most 0 if none
     const int64_t seen = int64_t{t.start} + query / t.group + 1 - base;
@@ -212,60 +245,118 @@ BATON_INLINE void AttendTile(const AttentionTask& t, const Scratch& s, const Val
     if (seen == 0) {
       i += t.group - i % t.group;
     } else if (kQueryRows > 3 && alike(kQueryRows)) {
-      AttendQueries<kQueryRows>(s, values, i, seen, head_dim, dim), i += kQueryRows;
+      AttendQueries<kQueryRows>(s, keys, values, i, seen), i += kQueryRows;
     } else if (kQueryRows >= 3 && alike(3)) {
-      AttendQueries<kQueryRows >= 3 ? 3 : 1>(s, values, i, seen, head_dim, dim), i += 3;
+      AttendQueries<kQueryRows >= 3 ? 3 : 1>(s, keys, values, i, seen), i += 3;
     } else if (kQueryRows >= 2 && alike(2)) {
-      AttendQueries<kQueryRows >= 2 ? 2 : 1>(s, values, i, seen, head_dim, dim), i += 2;
+      AttendQueries<kQueryRows >= 2 ? 2 : 1>(s, keys, values, i, seen), i += 2;
     } else {
-      AttendQueries<1>(s, values, i, seen, head_dim, dim), i += 1;
+      AttendQueries<1>(s, keys, values, i, seen), i += 1;
     }
   }
 }
 
-/// One tile: its values are widened once where many queries read them, else read as they are stored.
+/// The tile at `base`, which lies in one block, read as it is stored: for few queries.
+template <KvDtype kDtype, uint32_t kDim>
+void RunStored(const AttentionTask& t, uint32_t base, const Scratch& s) {
+  const uint32_t next = t.end - base > kAttentionTile ? base + kAttentionTile : base;
+  const auto tile = [&](uint32_t which) {
+    return StoredTile<kDtype, kDim>{FindRun(t, which, base, kAttentionTile), FindRun(t, which, next, kAttentionTile).vectors};
+  };
+  AttendTile(t, s, tile(0), tile(1), base);
+}
+
+/// The tile at `base`, widened once.
+template <KvDtype kDtype, uint32_t kDim>
+void RunWidened(const AttentionTask& t, uint32_t base, uint32_t dim, const Scratch& s) {
+  const uint32_t left = t.end - base, present = left < kAttentionTile ? left : kAttentionTile;
+  WidenTile<kDtype>(t, 0, base, present, dim, s.keys);
+  WidenTile<kDtype>(t, 1, base, present, dim, s.values);
+  AttendTile(t, s, WidenedTile<kDim>{s.keys, dim}, WidenedTile<kDim>{s.values, dim}, base);
+}
+
 template <KvDtype kDtype>
-void RunTile(const AttentionTask& t, uint32_t base, uint32_t end, uint32_t dim, const Scratch& s) {
-  const uint32_t present = end - base < kAttentionTile ? end - base : kAttentionTile, left = end - base - present;
-  const uint32_t head_dim = t.layout->head_dim;
-  StoredTile stored;
-  LoadKeys<kDtype>(t, base, present, left < kAttentionTile ? left : kAttentionTile, s, stored);
-  if (t.rows == 1 && dim == head_dim) {
-    const auto as_stored = [&](uint32_t j, uint32_t d) { return Widen<kDtype>(stored.vectors[j] + d * kStoredBytes<kDtype>, stored.scales[j]); };
-    return AttendTile(t, s, as_stored, base, head_dim, dim);
+void RunTile(const AttentionTask& t, uint32_t base, uint32_t dim, const Scratch& s) {
+  const bool as_stored = t.rows == 1 && t.layout->block_tokens % kAttentionTile == 0;
+  switch (t.layout->head_dim) {
+    case 64: return as_stored ? RunStored<kDtype, 64>(t, base, s) : RunWidened<kDtype, 64>(t, base, dim, s);
+    case 128: return as_stored ? RunStored<kDtype, 128>(t, base, s) : RunWidened<kDtype, 128>(t, base, dim, s);
+    default: return RunWidened<kDtype, 0>(t, base, dim, s);
   }
-  for (uint32_t j = 0; j < present; ++j) {
-    for (uint32_t d = 0; d < dim; d += kLanes) {
-      Store(LoadStored<kDtype>(stored.vectors[j], d, head_dim, stored.scales[j]), s.values + size_t{j} * dim + d);
+}
+
+/// The positions [begin, end), which lie in one span, into s.span.
+void RunSpan(const AttentionTask& t, uint32_t begin, uint32_t end, uint32_t dim, const Scratch& s) {
+  const uint32_t queries = t.rows * t.group;
+  std::memset(s.span.sums, 0, size_t{queries} * dim * sizeof(float));
+  for (uint32_t i = 0; i < queries; ++i) s.span.top[i] = -INFINITY, s.span.total[i] = 0;
+  for (uint32_t base = begin; base < end; base += kAttentionTile) {
+    switch (t.layout->dtype) {
+      case KvDtype::kF32: RunTile<KvDtype::kF32>(t, base, dim, s); break;
+      case KvDtype::kF16: RunTile<KvDtype::kF16>(t, base, dim, s); break;
+      case KvDtype::kBf16: RunTile<KvDtype::kBf16>(t, base, dim, s); break;
+      case KvDtype::kInt8: RunTile<KvDtype::kInt8>(t, base, dim, s); break;
     }
   }
-  AttendTile(t, s, [&](uint32_t j, uint32_t d) { return Load(s.values + size_t{j} * dim + d); }, base, head_dim, dim);
+}
+
+/// Adds query `from_query` of a later span to query `query` of the spans before it.
+BATON_INLINE void MergeSpan(const Softmax& from, size_t from_query, uint32_t dim, const Softmax& all, size_t query) {
+  const float earlier = all.top[query], later = from.top[from_query];
+  if (later == -INFINITY) return;  // sees nothing of that span
+  const float top = later > earlier ? later : earlier;
+  float lanes[kLanes] = {earlier - top, later - top};
+  Store(Exp(Load(lanes)), lanes);
+  all.top[query] = top;
+  all.total[query] = __builtin_fmaf(all.total[query], lanes[0], from.total[from_query] * lanes[1]);
+  for (uint32_t d = 0; d < dim; d += kLanes) {
+    float* sums = all.sums + query * dim + d;
+    Store(Fma(Load(sums), Set1(lanes[0]), Mul(Load(from.sums + from_query * dim + d), Set1(lanes[1]))), sums);
+  }
+}
+
+void Finish(const Softmax& all, size_t query, uint32_t dim, uint32_t head_dim, float* out) {
+  const F32x16 inverse = Set1(1.0f / all.total[query]);
+  const float* sums = all.sums + query * dim;
+  Map(sums, sums, head_dim, out, [&](F32x16 a, F32x16) { return Mul(a, inverse); });
 }
 
 void Attention(const AttentionTask& t) {
-  const uint32_t head_dim = t.layout->head_dim, dim = (head_dim + kLanes - 1) / kLanes * kLanes;
-  const uint32_t queries = t.rows * t.group, end = t.start + t.rows;
-  const Scratch s = Divide(t, dim);
+  const uint32_t head_dim = t.layout->head_dim, dim = RoundToLanes(head_dim), queries = t.rows * t.group;
   const F32x16 scale = Set1(1.0f / __builtin_sqrtf(static_cast<float>(head_dim)));
+  Scratch s = Divide(t, dim);
   for (uint32_t i = 0; i < queries; ++i) {
     const float* q = t.q + i / t.group * t.q_stride + i % t.group * size_t{head_dim};
-    Map(q, q, head_dim, s.queries + size_t{i} * head_dim, [&](F32x16 a, F32x16) { return Mul(a, scale); });
-    s.top[i] = -INFINITY;
-    s.total[i] = 0;
+    for (uint32_t d = head_dim; d < dim; ++d) s.queries[size_t{i} * dim + d] = 0;
+    Map(q, q, head_dim, s.queries + size_t{i} * dim, [&](F32x16 a, F32x16) { return Mul(a, scale); });
   }
-  std::memset(s.sums, 0, size_t{queries} * dim * sizeof(float));
-  for (uint32_t base = 0; base < end; base += kAttentionTile) {
-    switch (t.layout->dtype) {
-      case KvDtype::kF32: RunTile<KvDtype::kF32>(t, base, end, dim, s); break;
-      case KvDtype::kF16: RunTile<KvDtype::kF16>(t, base, end, dim, s); break;
-      case KvDtype::kBf16: RunTile<KvDtype::kBf16>(t, base, end, dim, s); break;
-      case KvDtype::kInt8: RunTile<KvDtype::kInt8>(t, base, end, dim, s); break;
+  for (uint32_t begin = t.begin; begin < t.end; begin += kAttentionSpan) {
+    const uint32_t end = t.end - begin < kAttentionSpan ? t.end : begin + kAttentionSpan;
+    if (t.spans != nullptr) s.span = SoftmaxAt(t.spans + size_t{begin / kAttentionSpan} * queries * (dim + 2), queries, dim);
+    RunSpan(t, begin, end, dim, s);
+    if (t.spans != nullptr) continue;
+    if (begin == 0) {
+      const Softmax first = s.span;
+      s.span = s.all;
+      s.all = first;
+    } else {
+      for (uint32_t i = 0; i < queries; ++i) MergeSpan(s.span, i, dim, s.all, i);
     }
   }
-  for (uint32_t i = 0; i < queries; ++i) {
-    const F32x16 inverse = Set1(1.0f / s.total[i]);
-    const float* sums = s.sums + size_t{i} * dim;
-    Map(sums, sums, head_dim, t.out + i / t.group * t.out_stride + i % t.group * size_t{head_dim}, [&](F32x16 a, F32x16) { return Mul(a, inverse); });
+  for (uint32_t i = 0; t.spans == nullptr && i < queries; ++i) {
+    Finish(s.all, i, dim, head_dim, t.out + i / t.group * t.out_stride + i % t.group * size_t{head_dim});
+  }
+}
+
+/// What Attention left in t.spans, for row `row` of the task.
+void MergeSpans(const AttentionTask& t, uint32_t row) {
+  const uint32_t head_dim = t.layout->head_dim, dim = RoundToLanes(head_dim), queries = t.rows * t.group;
+  for (uint32_t i = row * t.group; i < (row + 1) * t.group; ++i) {
+    const Softmax all = SoftmaxAt(t.spans, queries, dim);
+    for (uint32_t begin = kAttentionSpan; begin < t.start + t.rows; begin += kAttentionSpan) {
+      MergeSpan(SoftmaxAt(t.spans + size_t{begin / kAttentionSpan} * queries * (dim + 2), queries, dim), i, dim, all, i);
+    }
+    Finish(all, i, dim, head_dim, t.out + row * t.out_stride + i % t.group * size_t{head_dim});
   }
 }
 

@@ -13,7 +13,8 @@
 
 namespace baton {
 
-constexpr uint32_t kAttentionTile = 64;  // positions of one attention tile, counted from position 0
+constexpr uint32_t kAttentionTile = 64;   // positions of one attention tile, counted from position 0
+constexpr uint32_t kAttentionSpan = 256;  // positions whose softmax is one chain; spans are merged in ascending order
 
 /// Activation rows as integers: x = scale * t in blocks of 32, |t| <= 127 (one digit) or 32512 (two digits, exact to 15
 /// bits). A view of memory of Bytes(); how digits lie in it is the kernel set's own affair. Rows are quantised one by one
@@ -34,7 +35,7 @@ struct MatmulOut {
   uint32_t origin = 0;
 };
 
-/// Causal attention of a run of query rows of one sequence with one KV head.
+/// Causal attention of a run of query rows of one sequence with one KV head, over all positions or some of the spans.
 struct AttentionTask {
   const float* q;         // [rows][q_stride], this KV head's group of query heads first
   size_t q_stride;
@@ -46,7 +47,12 @@ struct AttentionTask {
   const KvLayout* layout;
   std::byte* const* blocks;
   float* scratch;         // ScratchFloats()
+  uint32_t begin, end;    // positions looked at; begin is a span's first, end the next span's or start + rows
+  float* spans;           // null: all positions are looked at, `out` is written; else SpanFloats(), for MergeSpans
+
   static size_t ScratchFloats(const KvLayout& layout, uint32_t rows, uint32_t group);
+  /// What the spans of `positions` positions need between Attention and MergeSpans.
+  static size_t SpanFloats(const KvLayout& layout, uint32_t rows, uint32_t group, uint32_t positions);
 };
 
 /// Thread: any; outputs must not overlap.
@@ -63,6 +69,8 @@ struct Kernels {
   /// Rotates the pairs (v[j], v[j + half]).
   void (*rotate)(float* v, const float* cos, const float* sin, uint32_t half);
   void (*attention)(const AttentionTask& task);
+  /// Writes row `row` of out once all spans of a task were looked at; leaves `spans` of no further use for that row.
+  void (*merge_spans)(const AttentionTask& task, uint32_t row);
   void (*store_kv)(const float* vector, const KvLayout& layout, std::byte* part, uint32_t head, uint32_t token);
 };
 /// The table for "auto", "scalar", "avx2" or "avx512". kInvalid for another name, kUnavailable where the CPU lacks it.

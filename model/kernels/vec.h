@@ -69,6 +69,11 @@ BATON_INLINE F32x16 LoadBf16(const void* p) {
 BATON_INLINE F32x16 LoadI8(const void* p) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))}; }
 BATON_INLINE void StoreF16(F32x16 a, void* p) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT)); }
 BATON_INLINE void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+/// a, loaded once: the compiler may not fold the load into each of its uses.
+BATON_INLINE F32x16 InRegister(F32x16 a) {
+  __asm__("" : "+v"(a.v));
+  return a;
+}
 
 BATON_INLINE F32x16 Halves(F32x16 a) {  // lane i + lane i+8, in the low 8 lanes
   return {_mm512_add_ps(a.v, _mm512_shuffle_f32x4(a.v, a.v, 0x4e))};
@@ -81,36 +86,20 @@ BATON_INLINE float SumLanes(F32x16 a) {
 }
 BATON_INLINE float MaxLanes(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 
-/// rows[i][j] becomes rows[j][i].
-BATON_INLINE void Transpose(F32x16 (&rows)[kLanes]) {
-  __m512 t[16], u[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
-    t[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    const __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]), c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
-    u[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-    u[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-    u[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-    u[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_f32x4(u[i], u[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_f32x4(u[i], u[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    rows[i].v = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
-    rows[i + 8].v = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
-    rows[i + 4].v = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
-    rows[i + 12].v = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
-  }
+/// Lanes i, i + 8, then i + 4 of each vector added: four sums of a, then of b, c and d.
+BATON_INLINE F32x16 SumFours(F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+  const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
+  return {_mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd))};
+}
+/// Adds up what SumFours left, as SumLanes does: lane 4i + 0 is the sum of the i-th vector in a, 4i + 1 of that in b.
+BATON_INLINE F32x16 SumOrdered(F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const auto pairs = [](__m512 x, __m512 y) {
+    const __m512d left = _mm512_castps_pd(x), right = _mm512_castps_pd(y);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(left, right)), _mm512_castpd_ps(_mm512_unpackhi_pd(left, right)));
+  };
+  const __m512 ab = pairs(a.v, b.v), cd = pairs(c.v, d.v);
+  return {_mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x88), _mm512_shuffle_ps(ab, cd, 0xdd))};
 }
 
 #elif defined(__AVX2__)
@@ -187,6 +176,7 @@ BATON_INLINE void StoreF16(F32x16 x, void* p) {
   _mm_storeu_si128(q + 1, _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
 }
 BATON_INLINE void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+BATON_INLINE F32x16 InRegister(F32x16 x) { return x; }
 BATON_INLINE float SumLanes(F32x16 x) {
   const __m256 eight = _mm256_add_ps(x.a, x.b);
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -198,6 +188,22 @@ BATON_INLINE float MaxLanes(F32x16 x) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+BATON_INLINE F32x16 SumFours(F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const auto fold = [](F32x16 x, F32x16 y) {
+    const __m256 left = _mm256_add_ps(x.a, x.b), right = _mm256_add_ps(y.a, y.b);
+    return _mm256_add_ps(_mm256_permute2f128_ps(left, right, 0x20), _mm256_permute2f128_ps(left, right, 0x31));
+  };
+  return {fold(a, b), fold(c, d)};
+}
+BATON_INLINE F32x16 SumOrdered(F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const auto pairs = [](__m256 x, __m256 y) {
+    const __m256d left = _mm256_castps_pd(x), right = _mm256_castps_pd(y);
+    return _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(left, right)), _mm256_castpd_ps(_mm256_unpackhi_pd(left, right)));
+  };
+  const auto sum = [](__m256 ab, __m256 cd) { return _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x88), _mm256_shuffle_ps(ab, cd, 0xdd)); };
+  return {sum(pairs(a.a, b.a), pairs(c.a, d.a)), sum(pairs(a.b, b.b), pairs(c.b, d.b))};
 }
 
 #else
@@ -265,26 +271,30 @@ BATON_INLINE void StoreF16(F32x16 a, void* p) {
   }
 }
 BATON_INLINE void Prefetch(const void*) {}
+BATON_INLINE F32x16 InRegister(F32x16 a) { return a; }
 BATON_INLINE float SumLanes(F32x16 a) {
   for (uint32_t half = kLanes / 2; half > 0; half /= 2) {
     for (uint32_t i = 0; i < half; ++i) a.v[i] += a.v[i + half];
   }
   return a.v[0];
 }
+BATON_INLINE F32x16 SumFours(F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const F32x16* in[] = {&a, &b, &c, &d};
+  return Each<F32x16>([&](uint32_t i) {
+    const float* v = in[i / 4]->v + i % 4;
+    return (v[0] + v[8]) + (v[4] + v[12]);
+  });
+}
+BATON_INLINE F32x16 SumOrdered(F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const F32x16* in[] = {&a, &b, &c, &d};
+  return Each<F32x16>([&](uint32_t i) {
+    const float* v = in[i % 4]->v + i / 4 * 4;
+    return (v[0] + v[2]) + (v[1] + v[3]);
+  });
+}
 BATON_INLINE float MaxLanes(F32x16 a) {
   for (uint32_t i = 1; i < kLanes; ++i) a.v[0] = a.v[i] > a.v[0] ? a.v[i] : a.v[0];
   return a.v[0];
-}
-#endif
-
-#if !defined(BATON_AVX512)
-BATON_INLINE void Transpose(F32x16 (&rows)[kLanes]) {
-  float in[kLanes][kLanes], out[kLanes][kLanes];
-  for (uint32_t i = 0; i < kLanes; ++i) Store(rows[i], in[i]);
-  for (uint32_t i = 0; i < kLanes; ++i) {
-    for (uint32_t j = 0; j < kLanes; ++j) out[j][i] = in[i][j];
-  }
-  for (uint32_t i = 0; i < kLanes; ++i) rows[i] = Load(out[i]);
 }
 #endif
 

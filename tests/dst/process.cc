@@ -99,6 +99,7 @@ Process::~Process() noexcept {
     store_client_ = nullptr;
     io_ = nullptr;
     world_.scope().poll();
+    holds_ = nullptr;
     store_ = nullptr;
     ticks_ = nullptr;
     coordinator_client_ = nullptr;
@@ -114,7 +115,7 @@ Process::~Process() noexcept {
 bool Process::Plays(std::string_view role) const { return std::find(roles_.begin(), roles_.end(), role) != roles_.end(); }
 
 void Process::Build() {
-  CHECK(server_->Listen(*net_, world_.scope(), host_.name).ok());
+  CHECK(server_->Listen(*net_, timer_, world_.scope(), host_.name).ok());
   info_.name = host_.name;
   info_.roles = roles_;
   info_.hostname = host_.name;
@@ -126,7 +127,7 @@ void Process::Build() {
     config.membership.dead_after_s = setup_.dead_after_s;
     config.router.local_prefill_tokens = setup_.local_prefill_tokens;
     coordinator_ = std::make_unique<Coordinator>(config, clock_, metrics_);
-    wire::Coordinator::Client client = kj::heap<CoordinatorService>(*coordinator_, metrics_);
+    wire::Coordinator::Client client = kj::heap<CoordinatorService>(*coordinator_, metrics_, timer_);
     coordinator_client_ = client;
     services_.coordinator = client;
     ticks_ = RunTicks(*coordinator_, timer_, FromSeconds(setup_.dead_after_s / 6)).eagerlyEvaluate(nullptr);
@@ -231,7 +232,7 @@ void Process::StartWorker(const MemberInfo& self) {
   engine.step_token_budget = setup_.step_token_budget;
   engine.prefill_chunk_tokens = setup_.prefill_chunk_tokens;
   engine_ = std::make_unique<EngineHost>(
-      engine, *model_, *pool_, clock_, loop_, [this](SealedBlock block, const BlockKey& first) { store_client_->PutBehind(std::move(block), first); },
+      engine, *model_, *pool_, clock_, loop_, [this](SealedBlock block, const BlockKey& first) { store_client_->PutBehind(std::move(block), first); }, EngineHost::FetchBlocks(),
       [this](Engine& e) { return std::make_shared<EngineDrive>(world_, host_, setup_.step_s, e); });
   services_.decode = wire::Decode::Client(kj::heap<DecodeService>(*worker_, *engine_, *store_client_));
   services_.prefill = wire::Prefill::Client(kj::heap<PrefillService>(*worker_, *engine_, *store_client_));
@@ -239,8 +240,9 @@ void Process::StartWorker(const MemberInfo& self) {
 
 void Process::StartStore(const MemberInfo& self) {
   io_ = std::make_unique<SimTasks>(world_, host_);
+  holds_ = std::make_unique<HoldTable>(*store_, clock_, HoldLimits{});
   transfer_.emplace(TransferContext{loop_, clock_, *staging_, *pump_, transfer_ids_, FromSeconds(setup_.transfer_timeout_s), self.id, self.incarnation});
-  services_.store = wire::Store::Client(kj::heap<StoreService>(*transfer_, *store_, *io_));
+  services_.store = wire::Store::Client(kj::heap<StoreService>(*transfer_, *store_, *holds_, *io_));
 }
 
 void Process::Announce() {

@@ -11,6 +11,7 @@
 #include "app/cluster_backend.h"
 #include "base/metrics.h"
 #include "coordinator/coordinator.h"
+#include "kvstore/hold_table.h"
 #include "model/model.h"
 #include "protocol/node.h"
 #include "tests/dst/sim_network.h"
@@ -100,6 +101,7 @@ class Process {
   std::unique_ptr<StoreClient> store_client_;
   std::unique_ptr<EngineHost> engine_;
   std::unique_ptr<SimStore> store_;
+  std::unique_ptr<HoldTable> holds_;
   std::unique_ptr<SimTasks> io_;
   std::unique_ptr<MemberSession> session_;
   std::unique_ptr<ClusterBackend> backend_;

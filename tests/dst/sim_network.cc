@@ -159,6 +159,7 @@ class SimStream final : public kj::AsyncIoStream {
     if (out_->broken) return kj::READY_NOW;
     return Wait(out_->watchers);
   }
+  void getpeername(sockaddr*, kj::uint* length) override { *length = 0; }
   void shutdownWrite() override {
     if (std::exchange(shut_, true) || !out_->FromLives()) return;
     out_->Send({.end = true});

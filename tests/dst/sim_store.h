@@ -6,6 +6,8 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/task_threads.h"
@@ -41,6 +43,11 @@ class SimStore final : public BlockStore {
   Status Flush() override { return inner_->Flush(); }
   Result<size_t> Pin(std::span<const BlockKey> keys, Instant deadline) override { return inner_->Pin(keys, deadline); }
   void Unpin(std::span<const BlockKey> keys) override { inner_->Unpin(keys); }
+  uint64_t max_pinned_bytes() const override { return inner_->max_pinned_bytes(); }
+  HeldBlocks Describe(std::span<const BlockKey> keys) override { return inner_->Describe(keys); }
+  Result<BlockHeader> Peek(const BlockKey& key) override { return inner_->Peek(key); }
+  std::optional<double> EvictedAt(const BlockKey& key) const override { return inner_->EvictedAt(key); }
+  std::map<std::string, TenantUse> tenants() const override { return inner_->tenants(); }
   Status Remove(const BlockKey& key) override { return inner_->Remove(key); }
   std::vector<BlockStoreEvent> DrainEvents() override { return inner_->DrainEvents(); }
   std::vector<BlockKey> Keys() const override { return inner_->Keys(); }

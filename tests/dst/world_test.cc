@@ -283,7 +283,7 @@ struct Ends : Ground {
       landings.push_back({memory.data() + i * 1024, 1024});
       segments.push_back({i, source.data() + i * 1024, 1024});
     }
-    ASSERT_TRUE(ends[0]->Expect(TransferId(9), WorkerId(2), landings, world.now() + std::chrono::seconds(20)).ok());
+    ASSERT_TRUE(ends[0]->Expect(TransferId(9), WorkerId(2), landings, world.now() + std::chrono::seconds(20), 0).ok());
     ASSERT_TRUE(ends[1]->Push(TransferId(9), WorkerId(1), segments).ok());
   }
 

@@ -69,6 +69,34 @@ def test_batches():
             check(f"batch of {size}", got, [want[i % len(want)] for i in range(size)])
 
 
+def guesses(usage):
+    details = usage["completion_tokens_details"]
+    return details["accepted_prediction_tokens"], details["rejected_prediction_tokens"]
+
+
+def test_speculation_changes_no_bit():
+    want = reference()
+    with Baton(ranks=0, settings=["engine.speculative_tokens=0"]) as server:
+        check("without speculation", ask_all(server), want)
+        assert guesses(server.ask("/v1/completions", bodies()[6])["usage"]) == (0, 0)
+    for most in (1, 4, 16):
+        with Baton(ranks=0, settings=[f"engine.speculative_tokens={most}"]) as server:
+            check(f"up to {most} guesses", ask_all(server), want)
+            accepted = rejected = 0
+            for i, body in enumerate(bodies()):
+                # The true answer as prediction, then one that is wrong half way.
+                for text in (want[i][0], want[i][0][:20] + " no, never " + want[i][0][20:]):
+                    answer = server.ask("/v1/completions", body | {"prediction": {"type": "content", "content": text}})
+                    check(f"predicted, up to {most} guesses", [fingerprint(answer)], [want[i]])
+                    right, wrong = guesses(answer["usage"])
+                    assert right < answer["usage"]["completion_tokens"]
+                    accepted, rejected = accepted + right, rejected + wrong
+            assert accepted > 0 and rejected > 0, f"{accepted} guesses accepted, {rejected} rejected"
+            choices = server.ask("/v1/completions", bodies()[2] | {"n": 3, "temperature": 0.9, "seed": 7, "stop": ["zzz"]})["choices"]
+            alone = server.ask("/v1/completions", bodies()[2] | {"temperature": 0.9, "seed": 7, "stop": ["zzz"]})["choices"][0]
+            assert choices[0]["text"] == alone["text"], "the first of three choices differs"
+
+
 def test_four_ranks_over_each_transport():
     want = reference()
     for transport in (None, "tcp", "shm", "mpi"):  # None: the default, auto

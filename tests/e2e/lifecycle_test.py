@@ -163,5 +163,25 @@ def test_port_in_use_and_another_models_store():
         assert done.returncode == 2 and "f32" in done.stderr and store in done.stderr, done.stderr
 
 
+def cpu_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_rank_without_work_costs_next_to_nothing():
+    for transport in ("auto", "mpi"):
+        with Baton(ranks=4, transport=transport) as server:
+            server.ask("/v1/completions", {"prompt": "Hello", "max_tokens": 4})
+            time.sleep(1)  # what the request left behind is done
+            pids = server.ranks()
+            before = {pid: cpu_seconds(pid) for pid in pids}
+            begin = time.monotonic()
+            time.sleep(5)
+            shares = {pid: (cpu_seconds(pid) - before[pid]) / (time.monotonic() - begin) for pid in pids}
+            print(f"       {transport}: " + ", ".join(f"{100 * share:.1f} %" for share in shares.values()), flush=True)
+            limit = 0.01 if transport == "auto" else 0.05  # MPI cannot sleep for a message: it looks
+            assert all(share <= limit + 0.004 for share in shares.values()), f"{transport}: {shares} of a core"  # 0.004: two ticks
+
+
 if __name__ == "__main__":
     run_tests(sys.modules[__name__])

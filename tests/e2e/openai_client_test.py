@@ -171,6 +171,89 @@ def test_parallel_streams(client, model, whole):
     check("parallel: nothing runs on for those that left", metric("baton_gateway_running_answers") == 0)
 
 
+def test_raw_answers(client, model):
+    raw = client.chat.completions.with_raw_response.create(model=model, messages=MESSAGES, max_tokens=4, temperature=0, extra_headers={"x-request-id": "from-the-client"})
+    check("raw: request id and route", raw.headers["x-request-id"] == "from-the-client" and bool(raw.headers["x-baton-route"]))
+    check("raw: the parsed answer", raw.parse().usage.completion_tokens <= 4)
+    with client.chat.completions.with_streaming_response.create(model=model, messages=MESSAGES, max_tokens=4, temperature=0) as answer:
+        check("raw: a body read in pieces", b"chat.completion" in b"".join(answer.iter_bytes()))
+    with client.chat.completions.stream(model=model, messages=MESSAGES, max_tokens=8, temperature=0) as stream:
+        kinds = {event.type for event in stream}
+        check("raw: the client's own stream of events", {"chunk", "content.delta"} <= kinds, str(kinds))
+
+
+def test_every_error_class(client, model):
+    import openai
+    def ask(**more):
+        return client.chat.completions.create(**{"model": model, "messages": MESSAGES, "max_tokens": 4, **more})
+    bad = {"temperature": 9, "top_p": 2, "n": 0, "max_tokens": -1, "stop": [""], "logit_bias": {"x": 1}, "presence_penalty": 5, "top_logprobs": 3, "messages": [], "stream_options": {"include_usage": True}}
+    for name, value in bad.items():
+        error = raises(openai.BadRequestError, lambda: ask(**{name: value}))
+        check(f"error classes: {name}", error is not None and error.status_code == 400 and error.param == name and error.type == "invalid_request_error", str(error))
+    check("error classes: unknown model retrieved", raises(openai.NotFoundError, lambda: client.models.retrieve("no-such-model")) is not None)
+    check("error classes: unknown path", raises(openai.NotFoundError, lambda: client.embeddings.create(model=model, input="x")) is not None)
+    check("error classes: an error before a stream", raises(openai.BadRequestError, lambda: ask(stream=True, temperature=9)) is not None)
+    tight = client.with_options(timeout=0.000001, max_retries=0)
+    check("error classes: the client's own timeout", raises(openai.APITimeoutError, lambda: tight.chat.completions.create(model=model, messages=MESSAGES, max_tokens=200)) is not None)
+    check("error classes: the server goes on", len(ask().choices) == 1)
+
+
+def test_completions(client, model):
+    def ask(**more):
+        return client.completions.create(**{"model": model, "prompt": "One, two, three,", "max_tokens": 8, "temperature": 0, **more})
+    plain = ask().choices[0].text
+    check("completions: echo", ask(echo=True).choices[0].text == "One, two, three," + plain)
+    both = ask(prompt=["One, two, three,", "Red, green,"])
+    check("completions: a batch", [c.index for c in both.choices] == [0, 1] and both.choices[0].text == plain)
+    check("completions: a stream", "".join(c.choices[0].text for c in ask(stream=True)) == plain)
+    best = ask(n=1, best_of=3, temperature=1, seed=3)
+    check("completions: best_of", len(best.choices) == 1 and best.usage.completion_tokens > 8)
+    check("completions: extra_body reaches the server", len(ask(extra_body={"return_token_ids": True}).model_dump()["choices"][0]["token_ids"]) == 8)
+    banned = ask(logit_bias={str(t): -100 for t in ask(extra_body={"return_token_ids": True}).model_dump()["choices"][0]["token_ids"]})
+    check("completions: logit_bias", banned.choices[0].text != plain)
+
+
+def test_responses_stream(client, model):
+    whole = client.responses.create(model=model, input="Say hello.", max_output_tokens=8, temperature=0)
+    check("responses: usage adds up", whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens)
+    text, kinds = "", []
+    for event in client.responses.create(model=model, input="Say hello.", max_output_tokens=8, temperature=0, stream=True):
+        kinds.append(event.type)
+        text += event.delta if event.type == "response.output_text.delta" else ""
+    check("responses: the stream is the whole answer", text == whole.output_text, f"{text!r} {whole.output_text!r}")
+    check("responses: begins and ends", kinds[0] == "response.created" and kinds[-1] in ("response.completed", "response.incomplete"), str(kinds))
+
+
+def test_async(model, whole):
+    import asyncio
+    from openai import AsyncOpenAI
+
+    async def everything():
+        async with AsyncOpenAI(base_url=URL + "/v1", api_key=KEY, timeout=300, max_retries=0) as client:
+            async def one(stream):
+                answer = await client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=24, temperature=0, stream=stream)
+                if not stream:
+                    return answer.choices[0].message.content
+                return "".join([c.choices[0].delta.content or "" async for c in answer if c.choices])
+            texts = await asyncio.gather(*[one(i % 2 == 0) for i in range(8)])
+            check("async: eight at once, each the text of one alone", all(t == whole for t in texts), str(texts))
+            task = asyncio.create_task(client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=512, extra_body={"ignore_eos": True}))
+            await asyncio.sleep(0)
+            task.cancel()
+            ended = await asyncio.gather(task, return_exceptions=True)
+            check("async: a cancelled call ends", isinstance(ended[0], asyncio.CancelledError), str(ended))
+            stream = await client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=512, stream=True, extra_body={"ignore_eos": True})
+            async for _ in stream:
+                break
+            await stream.close()
+            check("async: models", len([m async for m in client.models.list()]) == 1)
+    asyncio.run(everything())
+    deadline = time.monotonic() + 10
+    while metric("baton_gateway_running_answers") > 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    check("async: nothing runs on for those that left", metric("baton_gateway_running_answers") == 0)
+
+
 def main():
     ensure_client()
     from openai import OpenAI
@@ -182,6 +265,11 @@ def main():
     test_n_and_seed(client, model)
     test_stop(client, model)
     test_errors(client, model)
+    test_raw_answers(client, model)
+    test_every_error_class(client, model)
+    test_completions(client, model)
+    test_responses_stream(client, model)
+    test_async(model, whole)
     test_parallel_streams(client, model, whole)
     response = client.responses.create(model=model, input="Say hello.", max_output_tokens=8)
     check("responses: text", bool(response.output_text))

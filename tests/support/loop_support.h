@@ -16,7 +16,7 @@ namespace baton {
 /// A rank's port and what it offers; destroying it closes its connections.
 struct TestNode {
   explicit TestNode(kj::AsyncIoContext& io, std::string key = "key") : server(std::make_unique<NodeServer>(services, std::move(key))) {
-    EXPECT_TRUE(server->Listen(io.provider->getNetwork(), io.waitScope, "127.0.0.1").ok());
+    EXPECT_TRUE(server->Listen(io.provider->getNetwork(), io.provider->getTimer(), io.waitScope, "127.0.0.1").ok());
   }
   PeerAddress address() const { return {"127.0.0.1", server->port()}; }
 

@@ -39,8 +39,8 @@ def check_includes(path, lines, table):
         target = match.group(1)
         if target in table and target not in allowed:
             findings.append(f"{path.relative_to(ROOT)}:{number}: room {room} may not include {target}/")
-        if room == "gateway" and target == "model" and not re.match(r"(tokenizer|chat_template|detokenizer|image)", match.group(2)):
-            findings.append(f"{path.relative_to(ROOT)}:{number}: gateway may use only tokenizer, chat template and images of model/")
+        if room == "gateway" and target == "model" and not re.match(r"(tokenizer|chat_template|detokenizer|image|grammar)", match.group(2)):
+            findings.append(f"{path.relative_to(ROOT)}:{number}: gateway may use only tokenizer, chat template, grammars and images of model/")
 
 
 def check_functions(path, lines):

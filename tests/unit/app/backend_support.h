@@ -164,7 +164,18 @@ class CoordinatorServer final : public wire::Coordinator::Server {
   }
   kj::Promise<void> explainRoute(ExplainRouteContext context) override {
     const auto q = context.getParams().getQuery();
-    context.getResults().setJson(fmt::format("{{\"keys\":{},\"tokens\":{}}}", q.getKeys().size(), q.getPromptTokens()));
+    context.getResults().setJson(fmt::format("{{\"keys\":{},\"tokens\":{},\"max_tokens\":{}}}", q.getKeys().size(), q.getPromptTokens(), q.getMaxTokens()));
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> explainRequest(ExplainRequestContext context) override {
+    const uint64_t id = context.getParams().getRequestId();
+    WriteStatus(id == 77 ? OkStatus() : NotFoundError("request {}", id), context.getResults().initStatus());
+    context.getResults().setJson(fmt::format("{{\"request\":{}}}", id));
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> role(RoleContext context) override {
+    const bool known = ToString(context.getParams().getRole()) == "prefill" && context.getParams().getWorker() == 2;
+    WriteStatus(known ? OkStatus() : InvalidError("no such role"), context.getResults().initStatus());
     return kj::READY_NOW;
   }
   kj::Promise<void> drain(DrainContext context) override {

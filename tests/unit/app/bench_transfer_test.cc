@@ -45,7 +45,8 @@ TEST_F(BenchTransferTest, EveryKindIsOneCommandThatPrintsOneObject) {
   for (const std::string_view kind : TransportKinds()) {
     if (kind == "local") continue;
     if (kind == "mpi" && std::system("mpirun --version >/dev/null 2>&1") != 0) continue;
-    ASSERT_EQ(Run("", fmt::format("--transport {}{}", kind, kQuick)), 0) << kind << ": " << err_;
+    // Open MPI and UCX leave memory behind at their end, which LeakSanitizer would count as ours.
+    ASSERT_EQ(Run("ASAN_OPTIONS=detect_leaks=0", fmt::format("--transport {}{}", kind, kQuick)), 0) << kind << ": " << err_;
     ASSERT_EQ(std::count(out_.begin(), out_.end(), '\n'), 1) << out_;
     const auto result = nlohmann::json::parse(out_);
     EXPECT_EQ(result.at("transport"), kind);

@@ -45,7 +45,7 @@ class ClusterBackendTest : public LoopTest {
     coordinator_.workers.push_back(member);
     view_.Update(coordinator_.workers);
   }
-  void Make(ClusterBackendConfig config, kj::Timer* timer = nullptr) {
+  void Make(ClusterBackendConfig config, kj::Timer* timer = nullptr, const Clock* clock = nullptr) {
     handle_ = nullptr;
     backend_ = nullptr;
     auto find = [this]() -> kj::Promise<Result<wire::Coordinator::Client>> {
@@ -53,7 +53,7 @@ class ClusterBackendTest : public LoopTest {
     };
     session_ = std::make_unique<MemberSession>(timer_, find, coordinator_.workers[0], view_, std::chrono::seconds(1), MemberSession::Hooks{});
     ASSERT_TRUE(Wait(session_->Join(std::chrono::seconds(10))).ok());
-    backend_ = std::make_unique<ClusterBackend>(std::move(config), timer == nullptr ? timer_ : *timer, clock_, metrics_, *peers_, *session_, view_);
+    backend_ = std::make_unique<ClusterBackend>(std::move(config), timer == nullptr ? timer_ : *timer, clock == nullptr ? clock_ : *clock, metrics_, *peers_, *session_, view_);
     Wait(backend_->Ready());
   }
   static GenerateRequest Request(uint32_t max_tokens = 8) {
@@ -239,7 +239,7 @@ TEST_F(ClusterBackendTest, WhatNoOtherWorkerCouldHelpIsPassedOn) {
 }
 
 TEST_F(ClusterBackendTest, TheCoordinatorsRefusalOfANewRequestIsPassedOn) {
-  for (const StatusCode code : {StatusCode::kExhausted, StatusCode::kUnavailable, StatusCode::kInvalid}) {
+  for (const StatusCode code : {StatusCode::kExhausted, StatusCode::kInvalid}) {
     coordinator_.refuse = Status(code, "not now");
     coordinator_.retry_after_s = 2.5;
     RememberingSink sink;
@@ -247,7 +247,87 @@ TEST_F(ClusterBackendTest, TheCoordinatorsRefusalOfANewRequestIsPassedOn) {
     EXPECT_EQ(sink.error, coordinator_.refuse);
     EXPECT_EQ(sink.retry_after_s, 2.5);
   }
-  EXPECT_EQ(coordinator_.asked.size(), 3u) << "each asked once";
+  EXPECT_EQ(coordinator_.asked.size(), 2u) << "each asked once";
+}
+
+/// A coordinator that has just started, and hears of its workers in a moment.
+TEST_F(ClusterBackendTest, ANewRequestWaitsALittleForWorkers) {
+  kj::TimerImpl timer(kj::origin<kj::TimePoint>());
+  FakeClock clock;
+  Make({}, &timer, &clock);
+  kj::TimePoint now = kj::origin<kj::TimePoint>();
+  const auto pass = [&] {
+    timer.advanceTo(now += 100 * kj::MILLISECONDS);
+    clock.Advance(std::chrono::milliseconds(100));
+  };
+  coordinator_.refuse = UnavailableError("no decode worker is ready");
+  coordinator_.retry_after_s = 2;
+  RememberingSink sink;
+  Begin(Request(), sink);
+  ASSERT_TRUE(Until([&] { return pass(), coordinator_.asked.size() >= 3; }));
+  EXPECT_FALSE(sink.over());
+  coordinator_.refuse = OkStatus();
+  ASSERT_TRUE(Until([&] { return pass(), sink.over(); }));
+  EXPECT_EQ(sink.tokens, PlayedAnswer(Request().prompt, 8));
+  coordinator_.refuse = UnavailableError("no decode worker is ready");
+  RememberingSink second;
+  Begin(Request(), second);
+  const Instant begin = clock.Now();
+  ASSERT_TRUE(Until([&] { return pass(), second.over(); }));
+  EXPECT_EQ(second.error, coordinator_.refuse);
+  EXPECT_EQ(second.retry_after_s, 2);
+  EXPECT_NEAR(ToSeconds(clock.Now() - begin), 4, 1) << "wait_for_workers_s, and a pause";
+  handle_ = nullptr;
+  backend_ = nullptr;
+}
+
+/// One that refuses is no one that dies: it is asked, ever more seldom, until it has room or the request's patience ends.
+TEST_F(ClusterBackendTest, AFullClusterIsWaitedFor) {
+  kj::TimerImpl timer(kj::origin<kj::TimePoint>());
+  FakeClock clock;
+  Make({}, &timer, &clock);
+  kj::TimePoint now = kj::origin<kj::TimePoint>();
+  const auto pass = [&] {
+    timer.advanceTo(now += 100 * kj::MILLISECONDS);
+    clock.Advance(std::chrono::milliseconds(100));
+  };
+  for (auto& [id, play] : decode_) play = {.tokens = 0, .fate = Fate::kFails, .status = ExhaustedError("1024 requests wait")};
+  RememberingSink sink;
+  Begin(Request(), sink);
+  const auto tries = [&] { return decode_[1].requests.size() + decode_[2].requests.size() + decode_[3].requests.size(); };
+  ASSERT_TRUE(Until([&] { return pass(), tries() >= 20; })) << "more often than workers may die";
+  EXPECT_FALSE(sink.over());
+  EXPECT_GE(ToSeconds(clock.Now() - Instant{}), 10) << "and not twenty times a second";
+  for (auto& [id, play] : decode_) play = {};
+  ASSERT_TRUE(Until([&] { return pass(), sink.over(); }));
+  EXPECT_EQ(sink.tokens, PlayedAnswer(Request().prompt, 8));
+  handle_ = nullptr;
+  backend_ = nullptr;
+}
+
+TEST_F(ClusterBackendTest, TheDeadlineIsOneForAllTries) {
+  FakeClock clock;
+  Make({}, nullptr, &clock);
+  decode_[1] = {.tokens = 3, .fate = Fate::kHangs};
+  GenerateRequest request = Request();
+  request.deadline_s = 10;
+  RememberingSink sink;
+  Begin(request, sink);
+  ASSERT_TRUE(Until([&] { return sink.tokens.size() == 3; }));
+  EXPECT_NEAR(decode_[1].requests[0].request.deadline_s, 10, 1e-6);
+  clock.Advance(FromSeconds(4));
+  decode_[2] = {.tokens = 2, .fate = Fate::kHangs};
+  peers_->Forget(nodes_[1]->address(), "declared dead");
+  ASSERT_TRUE(Until([&] { return sink.tokens.size() == 5; }));
+  EXPECT_NEAR(decode_[2].requests[0].request.deadline_s, 6, 1e-6) << "what the first try took is gone";
+  clock.Advance(FromSeconds(7));
+  peers_->Forget(nodes_[2]->address(), "declared dead");
+  ASSERT_TRUE(Until([&] { return sink.over(); }));
+  EXPECT_EQ(sink.error.code(), StatusCode::kDeadline);
+  EXPECT_THAT(sink.error.message(), ::testing::HasSubstr("after 5 tokens"));
+  EXPECT_TRUE(decode_[3].requests.empty());
+  handle_ = nullptr;
+  backend_ = nullptr;
 }
 
 TEST_F(ClusterBackendTest, AStreamThatHasBegunWaitsForAWorker) {
@@ -280,12 +360,19 @@ TEST_F(ClusterBackendTest, ButNotForEver) {
   EXPECT_FALSE(coordinator_.told[0].ok);
 }
 
-TEST_F(ClusterBackendTest, EveryWorkerFails) {
+/// It may be the request that kills them: it does not get them all, again and again.
+TEST_F(ClusterBackendTest, ARequestUnderWhichWorkersDieIsNotTriedForEver) {
+  kj::TimerImpl timer(kj::origin<kj::TimePoint>());
+  kj::TimePoint now = kj::origin<kj::TimePoint>();
+  Make({}, &timer);
   for (auto& [id, play] : decode_) play = {.tokens = 0, .fate = Fate::kThrows};
   RememberingSink sink;
-  Run(Request(), sink);
-  EXPECT_EQ(sink.error.code(), StatusCode::kUnavailable);
-  EXPECT_THAT(sink.error.message(), ::testing::HasSubstr("17 workers failed"));
+  Begin(Request(), sink);
+  ASSERT_TRUE(Until([&] { return timer.advanceTo(now += 100 * kj::MILLISECONDS), sink.over(); }));
+  EXPECT_EQ(sink.error.code(), StatusCode::kInternal);
+  EXPECT_THAT(sink.error.message(), ::testing::HasSubstr("16 workers died while they ran this request"));
+  handle_ = nullptr;
+  backend_ = nullptr;
 }
 
 TEST_F(ClusterBackendTest, NobodyListens) {
@@ -391,8 +478,12 @@ TEST_F(ClusterBackendTest, LearnsTheModelAndSaysWhatIsMissing) {
 }
 
 TEST_F(ClusterBackendTest, Administration) {
-  EXPECT_EQ(Wait(backend_->ClusterJson()), "{\"workers\":[]}");
-  EXPECT_EQ(Wait(backend_->ExplainRoute({1, 2, 3, 4, 5, 6, 7, 8, 9}, "")), "{\"keys\":2,\"tokens\":9}");
+  EXPECT_EQ(*Wait(backend_->ClusterJson()), "{\"workers\":[]}");
+  EXPECT_EQ(*Wait(backend_->ExplainRoute({1, 2, 3, 4, 5, 6, 7, 8, 9}, 30, "")), "{\"keys\":2,\"tokens\":9,\"max_tokens\":30}");
+  EXPECT_EQ(*Wait(backend_->ExplainRequest(RequestId(77))), "{\"request\":77}");
+  EXPECT_EQ(Wait(backend_->ExplainRequest(RequestId(78))).status().code(), StatusCode::kNotFound);
+  EXPECT_TRUE(Wait(backend_->SetRole(WorkerId(2), "prefill")).ok());
+  EXPECT_EQ(Wait(backend_->SetRole(WorkerId(2), "cook")).code(), StatusCode::kInvalid);
   EXPECT_TRUE(Wait(backend_->Drain(WorkerId(1))).ok());
   EXPECT_EQ(Wait(backend_->Drain(WorkerId(5))).code(), StatusCode::kNotFound);
   EXPECT_EQ(coordinator_.drained, (std::vector<uint32_t>{1, 5}));

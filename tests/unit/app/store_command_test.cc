@@ -186,6 +186,7 @@ TEST_F(StoreCommandTest, VerifyTellsScrubDropsRmRemoves) {
   EXPECT_EQ(bad_rows[1]["corrupt"], 1);
   EXPECT_EQ(Run({"ls", "--path", folder}).second.size(), 6u);  // verify changes nothing
   EXPECT_EQ(Run({"scrub", "--path", folder}).first, 0);
+  EXPECT_EQ(Run({"stat", "--path", folder}).second[0]["quarantined"], 1);
   EXPECT_EQ(Run({"verify", "--path", folder}).first, 0);
   EXPECT_EQ(Run({"ls", "--path", folder}).second.size(), 5u);
   EXPECT_EQ(Run({"export", "--path", folder, "--key", rows[5]["key"], Path("x.safetensors")}).first, 2);  // the chain has a gap
@@ -202,6 +203,28 @@ TEST_F(StoreCommandTest, VerifyTellsScrubDropsRmRemoves) {
   EXPECT_GT(gc.second[0]["freed_bytes"], 4 * 16384);
   for (const char* action : {"ls", "stat", "verify", "scrub", "gc"}) EXPECT_EQ(Run({action, "--path", Path("absent")}).first, 2) << action;
   EXPECT_FALSE(fs::exists(Path("absent")));
+}
+
+TEST_F(StoreCommandTest, ASealedFolderNeedsItsKeyFile) {
+  const std::string folder = Path("s"), keys = Path("keys"), out = Path("x.safetensors");
+  std::ofstream(keys) << "default " << std::string(64, 'd') << "\n";
+  ASSERT_EQ(Run({"import", "--path", folder, "--key-file", keys, "--block-tokens", "16", Golden("tiny-qwen2-f32_turn1")}).first, 0) << errors_;
+  EXPECT_EQ(Run({"export", "--path", folder, "--key-file", keys, out}).first, 0) << errors_;
+  ExpectSameCache(Golden("tiny-qwen2-f32_turn1"), out);
+  EXPECT_NE(Run({"export", "--path", folder, out}).first, 0);
+  EXPECT_EQ(Run({"ls", "--path", folder}).second.size(), 4u);
+  const auto [code, rows] = Run({"verify", "--path", folder});
+  EXPECT_EQ(code, 0);
+  EXPECT_EQ(rows.back()["locked"], 4);
+  for (const char* action : {"scrub", "gc"}) {
+    EXPECT_EQ(Run({action, "--path", folder}).first, 2) << action;
+    EXPECT_THAT(errors_, ::testing::HasSubstr("store.key_file"));
+  }
+  EXPECT_EQ(Run({"verify", "--path", folder, "--key-file", keys}).second.back()["checked"], 4);
+  EXPECT_EQ(Run({"verify", "--path", folder, "--key-file", Path("absent")}).first, 2);
+  std::ofstream(keys) << "default " << std::string(64, 'e') << "\n";  // the old key is gone, and with it what it sealed
+  EXPECT_EQ(Run({"gc", "--path", folder, "--key-file", keys}).first, 0) << errors_;
+  EXPECT_EQ(Run({"ls", "--path", folder}).second.size(), 0u);
 }
 
 TEST_F(StoreCommandTest, AFolderInUseCanBeReadNotChanged) {

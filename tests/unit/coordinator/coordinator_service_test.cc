@@ -65,7 +65,7 @@ class CoordinatorServiceTest : public LoopTest {
   FakeClock clock_;
   Metrics metrics_;
   Coordinator coordinator_{{}, clock_, metrics_};
-  kj::Maybe<wire::Coordinator::Client> client_ = wire::Coordinator::Client(kj::heap<CoordinatorService>(coordinator_, metrics_));
+  kj::Maybe<wire::Coordinator::Client> client_ = wire::Coordinator::Client(kj::heap<CoordinatorService>(coordinator_, metrics_, timer_));
 };
 
 TEST_F(CoordinatorServiceTest, RegisterAnnounceBeat) {

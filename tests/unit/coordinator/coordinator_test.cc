@@ -173,7 +173,13 @@ TEST_F(CoordinatorTest, PredictedAgainstActualIsAMetric) {
   EXPECT_THAT(metrics_.Text(), HasSubstr("baton_coordinator_ttft_error_ratio_bucket{le=\"0.1\"} 1"));
   coordinator_.Finished({RequestId(77), 1, 1, 1, 0, true});
   coordinator_.Finished({RequestId(1), 0, 3.0, 1000, 0, false});
+  RequestOutcome moved{RequestId(1), 9, 9, 1000, 0, true};
+  moved.moves = 1;
+  coordinator_.Finished(moved);
   EXPECT_THAT(metrics_.Text(), HasSubstr("baton_coordinator_ttft_error_ratio_count 1"));
+  coordinator_.Tick();
+  EXPECT_THAT(metrics_.Text(), HasSubstr("baton_coordinator_ttft_error_median 0.0909"));
+  EXPECT_THAT(metrics_.Text(), HasSubstr("baton_coordinator_ttft_error_p90 0.0909"));
 }
 
 TEST_F(CoordinatorTest, JsonTellsTheClusterTheRouteAndTheRequest) {
@@ -202,7 +208,82 @@ TEST_F(CoordinatorTest, JsonTellsTheClusterTheRouteAndTheRequest) {
   EXPECT_EQ(cluster["workers"].size(), 2u);
   EXPECT_EQ(cluster["workers"][0]["state"], "ready");
   EXPECT_EQ(cluster["index"]["holder_blocks"], 10);
-  EXPECT_EQ(cluster["decisions"][0]["request"], 9);
+  EXPECT_EQ(cluster["decisions"][0]["request"], "0000000000000009") << "as text: a number of JSON has 53 bits";
+  EXPECT_EQ(request["predicted_and_actual"]["ttft_s"]["actual"], 1.5);
+  EXPECT_EQ(request["predicted_and_actual"]["cached_tokens"]["actual"], 640);
+}
+
+TEST_F(CoordinatorTest, ALostEventIsFoundByTheSums) {
+  const auto chain = TestChain(1, 4);
+  const MemberInfo d = Join("d", {"decode"}, {chain.begin(), chain.begin() + 2});
+  HeldSum held;
+  for (const BlockKey& key : {chain[0], chain[1], chain[2]}) held.Count({true, key});
+  HeartbeatReport report{2, false, false, {}, {{true, chain[2]}}};
+  report.held = held;
+  EXPECT_FALSE(coordinator_.Heartbeat(d.id, d.incarnation, report).resync);
+  held.Count({false, chain[0]});  // this event gets lost
+  report = {3, false, false, {}, {}};
+  report.held = held;
+  EXPECT_TRUE(coordinator_.Heartbeat(d.id, d.incarnation, report).resync);
+  report = {4, true, false, {}, {{true, chain[1]}, {true, chain[2]}}};
+  report.held = held;
+  EXPECT_FALSE(coordinator_.Heartbeat(d.id, d.incarnation, report).resync);
+  EXPECT_FALSE(coordinator_.index().Holds(d.id, chain[0]));
+  // Said twice is the worker's own fault: found too, and mended by the snapshot.
+  held.Count({true, chain[2]});
+  report = {5, false, false, {}, {{true, chain[2]}}};
+  report.held = held;
+  EXPECT_TRUE(coordinator_.Heartbeat(d.id, d.incarnation, report).resync);
+}
+
+TEST_F(CoordinatorTest, AReportAgesUntilTheNext) {
+  WorkerLoad busy;
+  busy.queued_prefill_tokens = 1000;
+  busy.prefill_tokens_per_s = 1000;
+  Join("d", {"decode"}, {}, busy);
+  const double at_once = Json::parse(coordinator_.ExplainRouteJson({}, Query(1, 100)))["chosen"]["queue_s"];
+  EXPECT_NEAR(at_once, 1, 1e-9);
+  Advance(0.4);
+  const double later = Json::parse(coordinator_.ExplainRouteJson({}, Query(1, 100)))["chosen"]["queue_s"];
+  EXPECT_NEAR(later, 0.6, 1e-9) << "it went on computing";
+  Advance(5);
+  EXPECT_EQ(Json::parse(coordinator_.ExplainRouteJson({}, Query(1, 100)))["chosen"]["queue_s"], 0);
+}
+
+TEST_F(CoordinatorTest, AFreshWorkerGetsItsShareSlowly) {
+  WorkerLoad busy;
+  busy.running = 8;
+  busy.queued_prefill_tokens = 8000;
+  busy.prefill_tokens_per_s = 1000;
+  const MemberInfo old = Join("old", {"decode"}, {}, busy);
+  Advance(20);
+  coordinator_.Heartbeat(old.id, old.incarnation, {2, true, false, busy, {}});
+  WorkerLoad idle;
+  idle.prefill_tokens_per_s = 1000;
+  const MemberInfo fresh = Join("fresh", {"decode"}, {}, idle);
+  const auto queue_at = [&](WorkerId worker) {
+    const Json route = Json::parse(coordinator_.ExplainRouteJson({}, Query(1, 100)));
+    for (const auto& candidate : route["candidates"]) {
+      if (candidate["decode"] == worker.value && candidate["prefill"] == "local") return candidate["queue_s"].get<double>();
+    }
+    return -1.0;
+  };
+  EXPECT_NEAR(queue_at(fresh.id), 8, 0.01) << "as if it were as busy as the others";
+  uint64_t sequence = 2;
+  for (const double age : {2.5, 5.0, 10.0}) {
+    Advance(age == 2.5 ? 2.5 : age / 2);
+    coordinator_.Heartbeat(old.id, old.incarnation, {++sequence, false, false, busy, {}});
+    EXPECT_NEAR(queue_at(fresh.id), 8 * (1 - age / 10), 0.01) << age;
+    EXPECT_NEAR(queue_at(old.id), 8, 0.01);
+  }
+}
+
+TEST_F(CoordinatorTest, AFirstWorkerNeedsNoSlowStart) {
+  WorkerLoad idle;
+  idle.prefill_tokens_per_s = 1000;
+  Join("a", {"decode"}, {}, idle);
+  Join("b", {"decode"}, {}, idle);
+  EXPECT_EQ(coordinator_.Route({}, Query(1, 100)).chosen.cost.queue_s, 0);
 }
 
 class FewDecisions : public CoordinatorTest {
@@ -210,6 +291,7 @@ class FewDecisions : public CoordinatorTest {
   FewDecisions() : CoordinatorTest([] {
     CoordinatorConfig config;
     config.kept_decisions = 3;
+    config.kept_candidates = 2;
     return config;
   }()) {}
 };
@@ -218,7 +300,10 @@ TEST_F(FewDecisions, AreBounded) {
   for (uint64_t i = 1; i <= 10; ++i) coordinator_.Route({}, Query(i, 10));
   EXPECT_EQ(coordinator_.LastDecisions().size(), 3u);
   EXPECT_EQ(coordinator_.FindDecision(RequestId(7)), nullptr);
-  EXPECT_NE(coordinator_.FindDecision(RequestId(8)), nullptr);
+  ASSERT_NE(coordinator_.FindDecision(RequestId(8)), nullptr);
+  EXPECT_TRUE(coordinator_.FindDecision(RequestId(8))->decision.candidates.empty());
+  EXPECT_EQ(coordinator_.FindDecision(RequestId(9))->decision.candidates.size(), 1u);
+  EXPECT_EQ(coordinator_.FindDecision(RequestId(10))->decision.candidates.size(), 1u);
 }
 
 }  // namespace

@@ -38,10 +38,10 @@ class MembershipTest : public ::testing::Test {
     EXPECT_TRUE(members_.Announce(joined->id, joined->incarnation, "tcp", "addr", At(at)).ok());
     return *joined;
   }
-  HeartbeatVerdict Beat(const MemberInfo& m, uint64_t sequence, double at = 0, bool snapshot = false, bool draining = false) {
-    return members_.Heartbeat(m.id, m.incarnation, sequence, snapshot, draining, {}, At(at));
+  HeartbeatVerdict Beat(const MemberInfo& m, uint64_t sequence, double at = 0, bool snapshot = false, bool draining = false, WorkerLoad load = {}) {
+    return members_.Heartbeat(m.id, m.incarnation, sequence, snapshot, draining, load, At(at));
   }
-  Membership members_{MembershipConfig{.dead_after_s = 2, .max_workers = 4}, 500};
+  Membership members_{MembershipConfig{.dead_after_s = 2, .stuck_after_s = 10, .role_dwell_s = 5, .max_workers = 4}, 500, At(0)};
 };
 
 TEST_F(MembershipTest, IdsAndIncarnationsAreGiven) {
@@ -213,15 +213,135 @@ TEST_F(MembershipTest, NamesAreBoundedTheLongestDeadGoFirst) {
 
 TEST_F(MembershipTest, RolesSwitchButNotTheLastDecoder) {
   const MemberInfo a = Join("a", {"decode", "gateway"}), b = Join("b", {"prefill"}), s = Join("s", {"store"});
-  EXPECT_THAT(members_.SetRole(a.id, "prefill").message(), HasSubstr("last that decodes"));
-  EXPECT_TRUE(members_.SetRole(b.id, "decode").ok());
-  EXPECT_TRUE(members_.SetRole(a.id, "prefill").ok());
+  EXPECT_THAT(members_.SetRole(a.id, "prefill", At(0)).message(), HasSubstr("last that decodes"));
+  EXPECT_TRUE(members_.SetRole(b.id, "decode", At(0)).ok());
+  EXPECT_TRUE(members_.SetRole(a.id, "prefill", At(0)).ok());
   EXPECT_THAT(members_.Find(a.id)->info.roles, ElementsAre("prefill", "gateway"));
   EXPECT_TRUE(members_.Find(a.id)->prefill);
   EXPECT_FALSE(members_.Find(a.id)->decode);
-  EXPECT_EQ(members_.SetRole(s.id, "decode").code(), StatusCode::kInvalid);
-  EXPECT_EQ(members_.SetRole(a.id, "store").code(), StatusCode::kInvalid);
-  EXPECT_EQ(members_.SetRole(WorkerId(9), "decode").code(), StatusCode::kNotFound);
+  EXPECT_EQ(members_.SetRole(s.id, "decode", At(0)).code(), StatusCode::kInvalid);
+  EXPECT_EQ(members_.SetRole(a.id, "store", At(0)).code(), StatusCode::kInvalid);
+  EXPECT_EQ(members_.SetRole(WorkerId(9), "decode", At(0)).code(), StatusCode::kNotFound);
+}
+
+TEST_F(MembershipTest, ARoleIsKeptForAWhile) {
+  const MemberInfo a = Join("a", {"decode"}), b = Join("b", {"prefill"});
+  EXPECT_TRUE(members_.SetRole(b.id, "prefill+decode", At(1)).ok());
+  const Status soon = members_.SetRole(b.id, "prefill", At(4));
+  EXPECT_EQ(soon.code(), StatusCode::kExhausted);
+  EXPECT_THAT(soon.message(), HasSubstr("3.0 s ago"));
+  EXPECT_TRUE(members_.Find(b.id)->decode) << "a refused switch changes nothing";
+  EXPECT_TRUE(members_.SetRole(a.id, "prefill", At(4)).ok()) << "each has its own time";
+  EXPECT_THAT(members_.SetRole(b.id, "prefill", At(6)).message(), HasSubstr("last that decodes"));
+  EXPECT_TRUE(members_.SetRole(a.id, "decode", At(9)).ok());
+  EXPECT_TRUE(members_.SetRole(b.id, "prefill", At(9)).ok());
+}
+
+WorkerLoad Busy(uint64_t steps, uint32_t running = 1, uint32_t waiting = 0) {
+  WorkerLoad load;
+  load.running = running;
+  load.waiting = waiting;
+  load.steps = steps;
+  return load;
+}
+
+TEST_F(MembershipTest, WorkWithoutAStepIsAHang) {
+  const MemberInfo a = Join("a", {"decode"});
+  uint64_t sequence = 0;
+  for (double at = 0; at <= 10; at += 1) {
+    ++sequence;
+    EXPECT_TRUE(Beat(a, sequence, at, sequence == 1, false, Busy(7)).status.ok());
+    EXPECT_THAT(members_.Expire(At(at)), IsEmpty()) << at;
+  }
+  Beat(a, ++sequence, 11, false, false, Busy(7));
+  EXPECT_THAT(members_.Expire(At(11)), ElementsAre(a.id));
+  EXPECT_TRUE(members_.Find(a.id)->stuck);
+  EXPECT_EQ(Beat(a, ++sequence, 11.1, false, false, Busy(7)).status.code(), StatusCode::kAborted) << "fenced";
+  // It registers again, and is not routed to before it makes a step.
+  const MemberInfo again = Join("a", {"decode"}, 11.2);
+  EXPECT_GT(again.incarnation, a.incarnation);
+  EXPECT_THAT(members_.Ready(), IsEmpty());
+  EXPECT_TRUE(Beat(again, 1, 12, true, false, Busy(7)).status.ok());
+  EXPECT_THAT(members_.Ready(), IsEmpty());
+  EXPECT_THAT(members_.Expire(At(13)), IsEmpty()) << "nobody waits for it any more";
+  const uint64_t version = members_.version();
+  Beat(again, 2, 13, false, false, Busy(8));
+  EXPECT_EQ(members_.Ready().size(), 1u);
+  EXPECT_GT(members_.version(), version) << "others must learn it";
+}
+
+TEST_F(MembershipTest, IdleOrSteppingIsNoHang) {
+  const MemberInfo idle = Join("idle", {"decode"}), busy = Join("busy", {"decode"}), late = Join("late", {"decode"});
+  for (uint64_t beat = 1; beat <= 60; ++beat) {
+    const auto at = static_cast<double>(beat);
+    Beat(idle, beat, at, beat == 1, false, Busy(3, 0));
+    Beat(busy, beat, at, beat == 1, false, Busy(beat / 9));  // a step in nine seconds
+    Beat(late, beat, at, beat == 1, false, beat < 55 ? Busy(3, 0) : Busy(3, 0, 1));  // its first request came a moment ago
+    EXPECT_THAT(members_.Expire(At(at)), IsEmpty()) << at;
+  }
+}
+
+TEST_F(MembershipTest, TimeInWhichNobodyCouldBeHeardIsNoSilence) {
+  const MemberInfo a = Join("a", {"decode"});
+  Beat(a, 1, 0, true);
+  members_.Forgive(FromSeconds(100));
+  EXPECT_THAT(members_.Expire(At(101)), IsEmpty());
+  EXPECT_THAT(members_.Expire(At(103)), ElementsAre(a.id)) << "but what comes after is";
+}
+
+class RestartedTest : public ::testing::Test {
+ protected:
+  Result<MemberInfo> Register(const std::string& name, uint32_t former_id, uint64_t former_incarnation, double at) {
+    MemberInfo info = Info(name, {"decode"});
+    info.id = WorkerId(former_id);
+    info.incarnation = Incarnation(former_incarnation);
+    return members_.Register(std::move(info), At(at));
+  }
+  Membership members_{MembershipConfig{.settle_s = 1, .max_workers = 4}, 500, At(0)};
+};
+
+TEST_F(RestartedTest, FormerMembersKeepTheirNumbers) {
+  const auto b = Register("b", 2, 77, 0.1), a = Register("a", 1, 76, 0.2);
+  ASSERT_TRUE(a.ok() && b.ok());
+  EXPECT_EQ(std::tie(b->id, b->incarnation), std::make_tuple(WorkerId(2), Incarnation(77)));
+  EXPECT_EQ(std::tie(a->id, a->incarnation), std::make_tuple(WorkerId(1), Incarnation(76)));
+}
+
+TEST_F(RestartedTest, NewOnesWaitUntilTheFormerHaveComeBack) {
+  EXPECT_EQ(Register("new", 0, 0, 0.1).status().code(), StatusCode::kUnavailable);
+  ASSERT_TRUE(Register("a", 1, 76, 0.2).ok());
+  EXPECT_EQ(Register("new", 0, 0, 0.9).status().code(), StatusCode::kUnavailable);
+  const auto fresh = Register("new", 0, 0, 1.1);
+  ASSERT_TRUE(fresh.ok());
+  EXPECT_NE(fresh->id, WorkerId(1)) << "taken";
+  EXPECT_GE(fresh->incarnation.value, 500u);
+}
+
+TEST_F(RestartedTest, TwoWithOneNumberGetTwo) {
+  ASSERT_TRUE(Register("a", 1, 76, 0.2).ok());
+  EXPECT_EQ(Register("b", 1, 70, 0.3).status().code(), StatusCode::kUnavailable) << "not known, so like a new one";
+  const auto b = Register("b", 1, 70, 1.5);
+  ASSERT_TRUE(b.ok());
+  EXPECT_NE(b->id, WorkerId(1));
+  EXPECT_GE(b->incarnation.value, 500u) << "with its number its incarnation goes";
+}
+
+TEST_F(RestartedTest, AnAbsurdFormerNumberIsNotKept) {
+  const auto huge = Register("a", 1u << 31, 1, 2);
+  ASSERT_TRUE(huge.ok());
+  EXPECT_LT(huge->id.value, 1000u) << "the index holds 31 bits";
+  const auto future = Register("b", 3, 1ull << 60, 2);
+  ASSERT_TRUE(future.ok());
+  EXPECT_LT(future->incarnation.value, 1000u) << "or nobody after it could be newer";
+}
+
+TEST_F(RestartedTest, WhoIsKnownHereGetsAHigherIncarnation) {
+  const auto first = Register("a", 1, 76, 0.2);
+  ASSERT_TRUE(first.ok());
+  const auto second = Register("a", 1, 76, 0.3);
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(second->id, first->id);
+  EXPECT_GT(second->incarnation, first->incarnation) << "its old connection's end must not be its own";
 }
 
 }  // namespace

@@ -21,11 +21,12 @@ RouteQuery Query(uint64_t request, uint32_t tokens) {
 RouteCandidate Remote(uint32_t cached = 0) { return {kDecode, kPrefill, cached, CacheSource::kNone, {}}; }
 RouteCandidate Local(uint32_t cached = 0) { return {kDecode, WorkerId(), cached, CacheSource::kNone, {}}; }
 
-WorkerLoad LoadOf(const Predictions& predictions, WorkerId worker) {
-  WorkerLoad load;
-  load.free_blocks = 100;
-  predictions.AddTo(worker, load);
-  return load;
+WorkerLoad LoadOf(const Predictions& predictions, WorkerId worker, double at = 0) {
+  std::vector<WorkerView> views(3);
+  for (uint32_t i = 0; i < 3; ++i) views[i].id = WorkerId(i + 1), views[i].load.free_blocks = 100;
+  predictions.AddTo(views, At(at));
+  EXPECT_EQ(views[2].load.running + views[2].load.queued_prefill_tokens, 0u) << "nothing was routed to it";
+  return views.at(worker.value - 1).load;
 }
 std::vector<PrefixMatch> MatchOf(const Predictions& predictions, std::span<const BlockKey> keys) {
   std::vector<PrefixMatch> out;
@@ -50,7 +51,7 @@ TEST(Predictions, LoadEndsByReportByEndByDeathAndByAge) {
   Predictions predictions({.settle_s = 0.1});
   predictions.Routed(Query(1, 640), Remote(), {}, At(0));
   predictions.Routed(Query(2, 640), Remote(), {}, At(0.05));
-  predictions.Reported(kPrefill, At(0.12));
+  predictions.Reported(kPrefill, {}, At(0.12));
   EXPECT_EQ(LoadOf(predictions, kPrefill).queued_prefill_tokens, 640u) << "the younger is not in that report";
   EXPECT_EQ(LoadOf(predictions, kDecode).running, 2u) << "another worker's report says nothing";
   predictions.Finished(RequestId(2), Remote());
@@ -64,6 +65,30 @@ TEST(Predictions, LoadEndsByReportByEndByDeathAndByAge) {
   predictions.Expire(At(10));
   EXPECT_EQ(LoadOf(predictions, kDecode).running, 0u);
   EXPECT_EQ(LoadOf(predictions, kPrefill).queued_prefill_tokens, 0u);
+}
+
+/// Between two reports a queue shrinks as fast as the worker computes, and grows by what is routed to it.
+TEST(Predictions, AQueueShrinksAtTheMeasuredRate) {
+  Predictions predictions({.settle_s = 0.05});
+  WorkerLoad load;
+  load.queued_prefill_tokens = 1000;
+  load.prefill_tokens_per_s = 1000;
+  predictions.Reported(kDecode, load, At(0));
+  EXPECT_EQ(LoadOf(predictions, kDecode, 0).queued_prefill_tokens, 1000u);
+  EXPECT_EQ(LoadOf(predictions, kDecode, 0.4).queued_prefill_tokens, 600u);
+  predictions.Routed(Query(1, 500), Local(), {}, At(0.4));
+  EXPECT_EQ(LoadOf(predictions, kDecode, 0.4).queued_prefill_tokens, 1100u);
+  EXPECT_EQ(LoadOf(predictions, kDecode, 1).queued_prefill_tokens, 500u) << "what was routed shrinks too";
+  EXPECT_EQ(LoadOf(predictions, kDecode, 5).queued_prefill_tokens, 0u);
+  predictions.Routed(Query(2, 500), Local(), {}, At(5));
+  EXPECT_EQ(LoadOf(predictions, kDecode, 5).queued_prefill_tokens, 500u) << "an idle time is not saved up";
+  load.queued_prefill_tokens = 200;
+  predictions.Reported(kDecode, load, At(5.01));
+  EXPECT_EQ(LoadOf(predictions, kDecode, 5.01).queued_prefill_tokens, 700u) << "too young to be in that report";
+  predictions.Reported(kDecode, load, At(5.2));
+  EXPECT_EQ(LoadOf(predictions, kDecode, 5.2).queued_prefill_tokens, 200u);
+  predictions.Drop(kDecode);
+  EXPECT_EQ(LoadOf(predictions, kDecode, 5.2).queued_prefill_tokens, 0u);
 }
 
 TEST(Predictions, FreeBlocksNeverWrap) {

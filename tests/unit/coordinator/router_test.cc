@@ -318,5 +318,56 @@ TEST(Router, ChoosesTheLeastOfAllPairs) {
   }
 }
 
+// ---- what steps were measured to cost, and ways that differ ----
+
+WorkerView Measured(WorkerView view) {
+  return With(view, [](WorkerView& v) { v.load.step_model = {.base_s = 0.01, .token_s = 1e-3, .pair_s = 1e-6, .row_s = 0.002}; });
+}
+
+TEST(RouterFit, PrefillCountsChunksPairsAndTheStreamsBeside) {
+  RouterConfig config = Config();
+  config.prefill_chunk_tokens = 250;
+  const RouteDecision decision = Route(config, Query(1000), std::vector{Measured(Worker(1, "d"))});
+  EXPECT_NEAR(decision.chosen.cost.prefill_s, 4 * 0.01 + 1000 * 1e-3 + 1e-6 * 1000 * 500, 1e-9);
+  const RouteDecision cached = Route(config, Query(1000), std::vector{Measured(Worker(1, "d", 5))});
+  EXPECT_NEAR(cached.chosen.cost.prefill_s, 2 * 0.01 + 500 * 1e-3 + 1e-6 * 500 * (500 + 250), 1e-9) << "what is cached must still be looked at";
+  const RouteDecision beside = Route(config, Query(1000), std::vector{Running(Measured(Worker(1, "d")), 3)});
+  EXPECT_NEAR(beside.chosen.cost.prefill_s - decision.chosen.cost.prefill_s, 4 * 3 * 0.002, 1e-9);
+}
+
+TEST(RouterFit, OneMoreStreamCostsTheOthersARow) {
+  const RouteDecision decision = Route(Config(), Query(60, 100), std::vector{Running(Measured(Worker(1, "d")), 5)});
+  EXPECT_NEAR(decision.chosen.cost.decode_s, 100 * 0.002 * 5, 1e-9);
+}
+
+TEST(RouterFit, UnmeasuredWorkersKeepTheirRates) {
+  const RouteDecision decision = Route(Config(), Query(1000), std::vector{Worker(1, "d"), Measured(Worker(2, "d"))});
+  EXPECT_NEAR(Find(decision, 1, 0).cost.prefill_s, 1, 1e-9);
+}
+
+TEST(RouterPaths, TheSlowWayIsAvoided) {
+  // 100 blocks are 0.1 s over a usual way, hidden by the computation; 10 s over the slow one.
+  const std::vector<PathSpeed> slow = {{WorkerId(1), 1e4}};
+  const WorkerView far = With(Worker(3, "p"), [&](WorkerView& v) { v.paths = slow; });
+  const std::vector<WorkerView> views = {Running(Worker(1, "d"), 1), far, Worker(4, "p")};
+  const RouteDecision differs = Route(Config(), Query(10'000), views);
+  EXPECT_EQ(differs.chosen.prefill, WorkerId(3)) << "equal, the lower number";
+  EXPECT_NEAR(Find(differs, 1, 3).cost.transfer_s - Find(differs, 1, 4).cost.transfer_s, 0, 1e-9) << "10 s of bytes hide behind 10 s of computing";
+  const std::vector<WorkerView> cached = {Running(Worker(1, "d"), 1), With(far, [](WorkerView& v) { v.matched_blocks = 90; }), Worker(4, "p", 90)};
+  const RouteDecision shows = Route(Config(), Query(10'000), cached);
+  EXPECT_EQ(shows.chosen.prefill, WorkerId(4));
+  EXPECT_NEAR(Find(shows, 1, 3).cost.transfer_s, 0.001 + 10 - 1, 1e-9);
+  EXPECT_NEAR(Find(shows, 1, 4).cost.transfer_s, 0.001, 1e-9);
+}
+
+TEST(RouterPaths, EachDecodeWorkerHasItsOwnBestPrefillWorker) {
+  const std::vector<PathSpeed> to_2 = {{WorkerId(2), 1e4}}, to_1 = {{WorkerId(1), 1e4}};
+  const std::vector<WorkerView> views = {Worker(1, "d"), Worker(2, "d"), With(Worker(3, "p", 90), [&](WorkerView& v) { v.paths = to_2; }),
+                                         With(Worker(4, "p", 90), [&](WorkerView& v) { v.paths = to_1; })};
+  const RouteDecision decision = Route(Config(), Query(10'000), views);
+  EXPECT_EQ(decision.candidates[1].prefill.value, decision.candidates[1].decode.value + 2) << "1 from 3, 2 from 4";
+  EXPECT_NEAR(decision.chosen.cost.transfer_s, 0.001, 1e-9);
+}
+
 }  // namespace
 }  // namespace baton

@@ -1,4 +1,4 @@
-// Workers that die, restart, hang, and whose heartbeats get lost, doubled or late: what the coordinator believes about a block
+// Workers that die, restart, hang, and whose heartbeats, or single events of them, get lost, doubled or late: what the coordinator believes about a block
 // is never wrong for longer than the time after which silence counts as death.
 #include <set>
 #include <utility>
@@ -62,6 +62,9 @@ class StaleRoutes : public CoordinatorTest, public ::testing::WithParamInterface
     HeartbeatReport report{++worker.sequence, worker.snapshot_next, false, {}, std::exchange(worker.changes, {})};
     if (report.snapshot) report.changes = Added(std::vector(worker.held.begin(), worker.held.end()));
     worker.snapshot_next = false;
+    report.held.emplace();
+    for (const BlockKey& key : worker.held) report.held->Count({true, key});
+    std::erase_if(report.changes, [this](const HeldChange&) { return random_.Below(100) < 5; });  // single events, which no number counts
     if (random_.Below(100) < 5) return;  // lost, and the worker does not know
     if (random_.Below(100) < 2) late_.push_back({worker.member, report});
     const HeartbeatVerdict verdict = coordinator_.Heartbeat(worker.member.id, worker.member.incarnation, report);

@@ -56,7 +56,8 @@ TEST_F(Chat, AnswersWhole) {
   EXPECT_EQ(choice["finish_reason"], "stop");
   const size_t prompt = std::string("user:hi\nassistant:").size();
   EXPECT_EQ(json["usage"], (nlohmann::json{{"prompt_tokens", prompt}, {"completion_tokens", 2}, {"total_tokens", prompt + 2},
-                                           {"prompt_tokens_details", {{"cached_tokens", prompt / 2}, {"cache_write_tokens", prompt - prompt / 2}}}}));
+                                           {"prompt_tokens_details", {{"cached_tokens", prompt / 2}, {"cache_write_tokens", prompt - prompt / 2}}},
+                                           {"completion_tokens_details", {{"accepted_prediction_tokens", 0}, {"rejected_prediction_tokens", 0}}}}));
 }
 
 TEST_F(Chat, DefaultsReachTheBackend) {

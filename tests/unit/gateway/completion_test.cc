@@ -120,7 +120,7 @@ TEST_F(Completion, Responses) {
   EXPECT_EQ(cut["status"], "incomplete");
   EXPECT_EQ(cut["incomplete_details"]["reason"], "max_output_tokens");
   EXPECT_EQ(ask({{"input", "x"}, {"previous_response_id", "r"}}).error()["param"], "previous_response_id");
-  EXPECT_EQ(ask({{"input", "x"}, {"text", {{"format", {{"type", "json_object"}}}}}}).status, 400);
+  EXPECT_EQ(ask({{"input", "x"}, {"text", {{"format", {{"type", "xml"}}}}}}).status, 400);
   EXPECT_EQ(ask({{"input", 3}}).error()["param"], "input");
   EXPECT_EQ(ask({{"input", {{{"content", "x"}}}}}).error()["param"], "input.0.role");
 }

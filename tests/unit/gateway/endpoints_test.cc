@@ -74,7 +74,27 @@ TEST_F(Endpoint, Admin) {
   EXPECT_EQ(PostPath("/admin/drain/-1", Json::object()).status, 400);
   EXPECT_EQ(PostPath("/debug/route", {{"prompt", "abc"}}).json()["tokens"], 3);
   EXPECT_EQ(PostPath("/debug/route", {{"messages", {{{"role", "user"}, {"content", "hi"}}}}}).json()["tokens"], 18);
+  EXPECT_EQ(PostPath("/debug/route", {{"prompt", "abc"}, {"max_tokens", 77}}).json()["max_tokens"], 77);
   EXPECT_EQ(PostPath("/debug/route", Json::object()).status, 400);
+  server_.backend().SetHealth(UnavailableError("the coordinator cannot be reached"));
+  const HttpReply unreachable = GetPath("/admin/cluster");
+  EXPECT_EQ(unreachable.status, 503);
+  EXPECT_EQ(unreachable.error()["message"], "the coordinator cannot be reached");
+}
+
+TEST_F(Endpoint, RolesAreSwitched) {
+  const HttpReply done = PostPath("/admin/role/7", {{"role", "decode"}});
+  EXPECT_EQ(done.status, 200);
+  EXPECT_EQ(done.json(), (nlohmann::json{{"worker", 7}, {"role", "decode"}}));
+  EXPECT_EQ(PostPath("/admin/role/8", {{"role", "decode"}}).status, 404);
+  EXPECT_EQ(PostPath("/admin/role/x", {{"role", "decode"}}).status, 400);
+  EXPECT_EQ(PostPath("/admin/role/7", Json::object()).error()["param"], "role");
+  EXPECT_EQ(PostPath("/admin/role/7", {{"role", 1}}).error()["param"], "role");
+  EXPECT_EQ(PostPath("/admin/role/7", {{"role", "\xc3\xa4"}}).status, 400);
+  const HttpReply soon = PostPath("/admin/role/7", {{"role", "prefill"}});
+  EXPECT_EQ(soon.status, 429);
+  EXPECT_TRUE(soon.headers.count("retry-after"));
+  EXPECT_EQ(GetPath("/admin/role/7").status, 405);
 }
 
 TEST_F(Endpoint, PagesOfOtherSitesAreRefused) {
@@ -90,7 +110,9 @@ TEST_F(Endpoint, EndedAnswersAreRemembered) {
     EXPECT_EQ(record["prompt_tokens"], 18);
     EXPECT_EQ(record["completion_tokens"], 2);
     EXPECT_EQ(record["route"], "prefill=1 decode=2 prefix=memory");
+    EXPECT_EQ("chatcmpl-" + record["routing"]["request"].get<std::string>(), reply.json()["id"]) << "what the coordinator knows of it";
   }
+  EXPECT_EQ(GetPath("/debug/requests/chatcmpl-0123456789abcdef").status, 404);
   EXPECT_EQ(GetPath("/debug/requests/unknown").status, 404);
 }
 

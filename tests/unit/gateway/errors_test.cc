@@ -38,8 +38,8 @@ TEST_F(Errors, WrongTypesAndValuesNameTheField) {
       {"stop", 5}, {"stop", {1}}, {"stop", ""}, {"stop", Json::array({""})}, {"stop", std::string(2000, 'x')}, {"stop_token_ids", 5},
       {"stop_token_ids", {260}}, {"stop_token_ids", {-1}}, {"stop_token_ids", {"a"}}, {"logit_bias", 5}, {"logit_bias", {{"x", 1}}},
       {"logit_bias", {{"260", 1}}}, {"logit_bias", {{"1", 101}}}, {"logit_bias", {{"1", "a"}}}, {"logit_bias", {{"1x", 1}}},
-      {"response_format", {{"type", "json_object"}}}, {"response_format", "json"}, {"tools", 5}, {"tool_choice", "required"},
-      {"tool_choice", {{"type", "function"}}}, {"guided_json", Json::object()}, {"min_tokens", 5}, {"priority", "high"}, {"model", 5},
+      {"response_format", {{"type", "xml"}}}, {"response_format", "json"}, {"tools", 5}, {"tool_choice", "required"},
+      {"tool_choice", {{"type", "function"}}}, {"guided_json", 5}, {"min_tokens", -1}, {"priority", "high"}, {"model", 5},
       {"messages", 5}, {"messages", Json::array()}, {"messages", nullptr}, {"cache_salt", 5}};
   for (const auto& [name, value] : cases) {
     SCOPED_TRACE(name + " = " + value.dump().substr(0, 80));

@@ -71,7 +71,7 @@ Result<std::string> FakeCodec::Render(const nlohmann::ordered_json& body) const 
     if (message.at("role") == "refused") return InvalidError("the template refuses this role");
     text += message.at("role").get<std::string>() + ":" + (message.contains("content") && message["content"].is_string() ? message["content"].get<std::string>() : "") + "\n";
   }
-  return text + "assistant:";
+  return body.value("add_generation_prompt", true) ? text + "assistant:" : text;
 }
 
 Result<std::vector<TokenId>> FakeCodec::EncodeChat(const nlohmann::ordered_json& body) const {
@@ -116,6 +116,10 @@ class FakeHandle final : public GenerationHandle {
     if (more && next_ < max_tokens_) {
       TokenEvent event{script_.tokens[next_ % script_.tokens.size()], -0.5f - 0.25f * static_cast<float>(next_ % 4), {}};
       event.top = {{event.token, event.logprob}, {static_cast<TokenId>('z'), -2.0f}, {static_cast<TokenId>('y'), -1e30f}};
+      if (!script_.rejected.empty()) {
+        event.predicted = next_ >= script_.rejected.size();
+        event.rejected_tokens = event.predicted ? 0 : script_.rejected[next_];
+      }
       ++next_;
       sink_.OnToken(event);
       return true;
@@ -169,12 +173,114 @@ Status FakeBackend::Health() {
   return health_;
 }
 
-kj::Promise<std::string> FakeBackend::ExplainRoute(std::vector<TokenId> prompt, std::string tenant) {
-  return "{\"tokens\":" + std::to_string(prompt.size()) + ",\"tenant\":\"" + tenant + "\"}";
+kj::Promise<Result<std::string>> FakeBackend::ClusterJson() {
+  const Status health = Health();
+  return health.ok() ? Result<std::string>(std::string("{\"workers\":[]}")) : Result<std::string>(health);
+}
+
+kj::Promise<Result<std::string>> FakeBackend::ExplainRoute(std::vector<TokenId> prompt, uint32_t max_tokens, std::string tenant) {
+  return Result<std::string>(fmt::format("{{\"tokens\":{},\"max_tokens\":{},\"tenant\":\"{}\"}}", prompt.size(), max_tokens, tenant));
+}
+
+kj::Promise<Result<std::string>> FakeBackend::ExplainRequest(RequestId request) {
+  for (const GenerateRequest& known : requests()) {
+    if (known.id == request) return Result<std::string>(fmt::format("{{\"request\":\"{:016x}\"}}", request.value));
+  }
+  return Result<std::string>(NotFoundError("request {:016x} is not remembered", request.value));
 }
 
 kj::Promise<Status> FakeBackend::Drain(WorkerId worker) {
   return worker.value == 7 ? OkStatus() : NotFoundError("there is no worker {}", worker.value);
+}
+
+kj::Promise<void> FakeBackend::HoldsAllowed() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!holds_stopped_) return kj::READY_NOW;
+  auto pair = kj::newPromiseAndCrossThreadFulfiller<void>();
+  stopped_holds_.push_back(kj::mv(pair.fulfiller));
+  return kj::mv(pair.promise);
+}
+
+kj::Promise<Result<HeldBlocks>> FakeBackend::HoldCache(CacheRecord record, HoldMode mode) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    holds_.push_back({record, mode});
+    changed_.notify_all();
+  }
+  return HoldsAllowed().then([this, record = std::move(record)]() -> Result<HeldBlocks> {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!hold_error_.ok()) return hold_error_;
+    kept_[record.id] = record;
+    const auto blocks = static_cast<uint32_t>(record.tokens.size() / card_.block_tokens);
+    return HeldBlocks{blocks, blocks, 0, blocks * 1000ull};
+  });
+}
+
+kj::Promise<Status> FakeBackend::ReleaseCache(std::string id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  kept_.erase(id);
+  releases_.push_back(std::move(id));
+  return OkStatus();
+}
+
+kj::Promise<std::vector<CacheRecord>> FakeBackend::StoredCaches(std::string tenant, std::string id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<CacheRecord> out;
+  for (const auto& [key, record] : kept_) {
+    if (BaseTenant(record.tenant) == tenant && (id.empty() || id == key)) out.push_back(record);
+  }
+  return kj::mv(out);
+}
+
+kj::Promise<Result<std::string>> FakeBackend::ExplainCache(std::vector<TokenId> tokens, std::string tenant) {
+  return Result<std::string>("{\"tokens\":" + std::to_string(tokens.size()) + ",\"tenant\":\"" + tenant + "\"}");
+}
+
+std::vector<FakeBackend::Hold> FakeBackend::holds() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return holds_;
+}
+
+std::vector<std::string> FakeBackend::releases() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return releases_;
+}
+
+std::map<std::string, CacheRecord> FakeBackend::kept() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return kept_;
+}
+
+void FakeBackend::Keep(CacheRecord record) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  kept_[record.id] = std::move(record);
+}
+
+void FakeBackend::FailHolds(Status status) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  hold_error_ = std::move(status);
+}
+
+void FakeBackend::StopHolds() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  holds_stopped_ = true;
+}
+
+void FakeBackend::LetHolds() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  holds_stopped_ = false;
+  for (auto& hold : std::exchange(stopped_holds_, {})) hold->fulfill();
+}
+
+bool FakeBackend::AwaitHolds(size_t count) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  return changed_.wait_for(lock, std::chrono::seconds(10), [&] { return holds_.size() >= count; });
+}
+
+kj::Promise<Status> FakeBackend::SetRole(WorkerId worker, std::string role) {
+  if (worker.value != 7) return Status(NotFoundError("there is no worker {}", worker.value));
+  if (role == "prefill") return Status(ExhaustedError("worker 7 switched its role a moment ago"));
+  return role == "decode" ? OkStatus() : InvalidError("role '{}' cannot be taken", role);
 }
 
 void FakeBackend::Push(FakeScript script) {

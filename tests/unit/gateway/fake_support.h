@@ -26,7 +26,7 @@ class FakeCodec final : public TextCodec {
   std::string Decode(const std::vector<TokenId>& ids) const override;
   std::string TokenBytes(TokenId id) const override;
   std::unique_ptr<TextStream> NewStream() const override;
-  /// "role:content\n" a message, then "assistant:"; kInvalid for a message of the role "refused".
+  /// "role:content\n" a message, then "assistant:" unless the body wants no generation prompt; kInvalid for a message of the role "refused".
   Result<std::string> Render(const nlohmann::ordered_json& body) const override;
   Result<std::vector<TokenId>> EncodeChat(const nlohmann::ordered_json& body) const override;
 };
@@ -38,6 +38,7 @@ struct FakeScript {
   bool hang = false;               // after the tokens nothing more comes
   bool forever = false;            // the tokens are repeated without an end
   bool immediate = false;          // everything happens inside Generate
+  std::vector<uint32_t> rejected;  // guesses that fell with each token; a token without an entry was guessed itself
   Status error;                    // instead of an end
   double retry_after_s = 0;
 };
@@ -50,10 +51,32 @@ class FakeBackend final : public Backend {
   const ModelCard& card() const override { return card_; }
   std::unique_ptr<GenerationHandle> Generate(GenerateRequest request, GenerationSink& sink) override;
   Status Health() override;
-  kj::Promise<std::string> ClusterJson() override { return std::string("{\"workers\":[]}"); }
-  kj::Promise<std::string> ExplainRoute(std::vector<TokenId> prompt, std::string tenant) override;
+  kj::Promise<Result<std::string>> ClusterJson() override;
+  kj::Promise<Result<std::string>> ExplainRoute(std::vector<TokenId> prompt, uint32_t max_tokens, std::string tenant) override;
+  kj::Promise<Result<std::string>> ExplainRequest(RequestId request) override;
   kj::Promise<std::string> MetricsText() override { return std::string("fake_metric 1\n"); }
   kj::Promise<Status> Drain(WorkerId worker) override;
+  /// Holds every full block, or fails with the next of FailHolds.
+  kj::Promise<Result<HeldBlocks>> HoldCache(CacheRecord record, HoldMode mode) override;
+  kj::Promise<Status> ReleaseCache(std::string id) override;
+  kj::Promise<std::vector<CacheRecord>> StoredCaches(std::string tenant, std::string id) override;
+  kj::Promise<Result<std::string>> ExplainCache(std::vector<TokenId> tokens, std::string tenant) override;
+
+  struct Hold {
+    CacheRecord record;
+    HoldMode mode;
+  };
+  std::vector<Hold> holds();            // every call so far
+  std::vector<std::string> releases();
+  std::map<std::string, CacheRecord> kept();  // what the store has now
+  void Keep(CacheRecord record);              // as if an earlier gateway had made it
+  void FailHolds(Status status);              // from now on; ok: no more
+  /// From now on holds wait until LetHolds.
+  void StopHolds();
+  void LetHolds();
+  /// Waits until so many holds were asked for; false after 10 s.
+  bool AwaitHolds(size_t count);
+  kj::Promise<Status> SetRole(WorkerId worker, std::string role) override;
 
   void Push(FakeScript script);
   void SetHealth(Status status);
@@ -69,6 +92,13 @@ class FakeBackend final : public Backend {
   ModelCard card_;
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::vector<Hold> holds_;
+  std::vector<std::string> releases_;
+  std::map<std::string, CacheRecord> kept_;
+  Status hold_error_;
+  bool holds_stopped_ = false;
+  std::vector<kj::Own<kj::CrossThreadPromiseFulfiller<void>>> stopped_holds_;
+  kj::Promise<void> HoldsAllowed();
   std::deque<FakeScript> scripts_;
   std::vector<GenerateRequest> requests_;
   Status health_;

@@ -132,6 +132,12 @@ HttpReply Get(uint16_t port, const std::string& path, const std::string& headers
   return socket.Read();
 }
 
+HttpReply Delete(uint16_t port, const std::string& path, const std::string& headers) {
+  HttpSocket socket(port);
+  socket.Send("DELETE " + path + " HTTP/1.1\r\nHost: test\r\n" + headers + "\r\n");
+  return socket.Read();
+}
+
 std::vector<nlohmann::json> Events(const std::string& stream) {
   std::vector<nlohmann::json> events;
   for (size_t at = 0; at < stream.size();) {

@@ -47,6 +47,7 @@ class HttpSocket {
 
 HttpReply Post(uint16_t port, const std::string& path, const nlohmann::ordered_json& body, const std::string& headers = "");
 HttpReply Get(uint16_t port, const std::string& path, const std::string& headers = "");
+HttpReply Delete(uint16_t port, const std::string& path, const std::string& headers = "");
 
 /// The data of each server-sent event, parsed; "[DONE]" is the string.
 std::vector<nlohmann::json> Events(const std::string& stream);

@@ -64,28 +64,6 @@ TEST(CachePolicy, GoldenTables) {
   EXPECT_EQ(MakeCachePolicy("fifo").status().code(), StatusCode::kInvalid);
 }
 
-TEST(CachePolicy, AFollowUpTurnOutlivesNewerOneTimers) {
-  const auto policy = Make("cost");
-  const auto add = [&](uint32_t id, uint32_t parent, uint32_t depth) { policy->Added(id, {.key_hash = 100 + id, .parent = parent, .depth = depth, .bytes = 1}); };
-  for (uint32_t id = 0; id < 40; ++id) add(id, kNoBlock, 0);
-  add(40, 0, 1);
-  for (int turn = 0; turn < 2000; ++turn) {  // a second block that comes back after every 40 others: a conversation that goes on
-    for (uint32_t id = 0; id < 40; ++id) policy->Used(id);
-    policy->Used(40);
-  }
-  add(41, 40, 2);  // what follows it inherits its head start of about 40
-  for (uint32_t id = 42; id < 62; ++id) add(id, kNoBlock, 0);
-  for (uint32_t id = 40; id < 62; ++id) policy->SetCandidate(id, true);
-  std::vector<uint32_t> order;
-  while (const auto victim = policy->Victim()) {
-    order.push_back(*victim);
-    policy->SetCandidate(*victim, false);
-  }
-  ASSERT_EQ(order.size(), 22u);
-  EXPECT_EQ(order[20], 40u);
-  EXPECT_EQ(order[21], 41u);
-}
-
 TEST(CachePolicy, OnlyCandidatesAreChosen) {
   for (const char* name : {"lru", "s3fifo", "cost"}) {
     const auto policy = Make(name);
@@ -176,60 +154,6 @@ TEST(TierLedger, RandomisedAgainstANaiveTier) {
       }
       ASSERT_EQ(tier.blocks(), naive.size());
       ASSERT_EQ(tier.bytes(), 3 * naive.size());
-    }
-  }
-}
-
-/// The hit ratio of blocks over a public trace: each request reads the prefix that is there and puts the rest.
-double HitRatio(std::string_view policy, size_t capacity, const std::vector<std::vector<uint64_t>>& requests) {
-  TierLedger tier(Make(policy));
-  std::unordered_map<uint64_t, uint32_t> ids;
-  std::vector<uint64_t> names;
-  uint64_t hits = 0, total = 0;
-  for (const auto& request : requests) {
-    bool prefix = true;
-    uint32_t parent = kNoBlock;
-    std::vector<uint32_t> held;
-    for (size_t depth = 0; depth < request.size(); ++depth) {
-      const auto [it, fresh] = ids.try_emplace(request[depth], static_cast<uint32_t>(names.size()));
-      if (fresh) names.push_back(request[depth]);
-      const uint32_t id = it->second;
-      ++total;
-      prefix = prefix && tier.Has(id);
-      hits += prefix ? 1 : 0;
-      if (tier.Has(id)) {
-        tier.Use(id);
-      } else {
-        if (tier.blocks() == capacity) {
-          const auto victim = tier.Victim();
-          if (!victim) break;  // the request alone fills the tier
-          tier.Remove(*victim, true);
-        }
-        tier.Add(id, {.key_hash = request[depth] * 0x9e3779b97f4a7c15ull, .parent = parent, .depth = static_cast<uint32_t>(depth), .bytes = 1});
-      }
-      tier.Hold(id);
-      held.push_back(id);
-      parent = id;
-    }
-    for (const uint32_t id : held) tier.Unhold(id);
-  }
-  return static_cast<double>(hits) / static_cast<double>(total);
-}
-
-TEST(CachePolicy, HitRatiosOnThePublicTraces) {
-  for (const std::string trace : {"synthetic", "conversation"}) {
-    std::ifstream file(std::string(BATON_SHARED_DIR) + "/traces/" + trace + "_trace.jsonl");
-    if (!file) GTEST_SKIP() << "no " << trace << " trace in " << BATON_SHARED_DIR << "/traces";
-    std::vector<std::vector<uint64_t>> requests;
-    for (std::string line; std::getline(file, line);) requests.push_back(nlohmann::json::parse(line)["hash_ids"].get<std::vector<uint64_t>>());
-    for (const size_t capacity : {1000, 5000, 10000, 20000, 50000}) {
-      const double lru = HitRatio("lru", capacity, requests), cost = HitRatio("cost", capacity, requests);
-      RecordProperty(trace + "_lru_" + std::to_string(capacity), std::to_string(lru));
-      RecordProperty(trace + "_cost_" + std::to_string(capacity), std::to_string(cost));
-      if (std::getenv("BATON_PRINT_HIT_RATIOS") != nullptr) {
-        std::printf("%-12s %6zu blocks: lru %.3f  s3fifo %.3f  cost %.3f\n", trace.c_str(), capacity, lru, HitRatio("s3fifo", capacity, requests), cost);
-      }
-      EXPECT_GE(cost, lru - 0.001) << trace << " " << capacity;
     }
   }
 }

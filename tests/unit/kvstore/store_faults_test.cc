@@ -74,7 +74,7 @@ TEST_P(Corruption, EveryFlippedByteIsAMiss) {
   ASSERT_TRUE(store->Flush().ok());
   EXPECT_EQ(CountMisses(*store, blocks), 0u);
 }
-INSTANTIATE_TEST_SUITE_P(Codecs, Corruption, ::testing::Values("none", "zstd", "lz4"));
+INSTANTIATE_TEST_SUITE_P(Codecs, Corruption, ::testing::Values("none", "zstd", "lz4", "planes"));
 
 TEST(StoreFaults, ZeroedSectorsSwappedRecordsAndTruncation) {
   TempFolder folder;

@@ -88,6 +88,10 @@ class StoreServiceTest : public LoopTest {
     BlockStoreConfig config;
     config.memory_bytes = 1 << 20;
     store_ = std::move(OpenBlockStore(config)).value();
+    HoldLimits limits;
+    limits.block_bytes = kBytes;
+    limits.tenant_bytes = 8 * kBytes;
+    holds_ = std::make_unique<HoldTable>(*store_, clock_, limits);
     Serve(std::chrono::seconds(20));
   }
   ~StoreServiceTest() noexcept override {
@@ -103,7 +107,7 @@ class StoreServiceTest : public LoopTest {
     there_ = nullptr;
     here_ = std::make_unique<StoreEnd>(loop_, clock_, hub_, 1, timeout);
     there_ = std::make_unique<StoreEnd>(loop_, clock_, hub_, 2, timeout);
-    client_ = wire::Store::Client(kj::heap<StoreService>(there_->context, *store_, *io_threads_));
+    client_ = wire::Store::Client(kj::heap<StoreService>(there_->context, *store_, *holds_, *io_threads_));
   }
   wire::Store::Client& client() { return KJ_ASSERT_NONNULL(client_); }
   bool Idle() {
@@ -152,6 +156,7 @@ class StoreServiceTest : public LoopTest {
   SystemClock clock_;
   std::shared_ptr<LocalHub> hub_ = MakeLocalHub();
   std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<HoldTable> holds_;
   std::unique_ptr<TaskThreads> io_threads_ = std::make_unique<TaskThreads>(2);
   std::unique_ptr<StoreEnd> here_, there_;
   kj::Maybe<wire::Store::Client> client_;
@@ -178,7 +183,7 @@ TEST_F(StoreServiceTest, PutsAndGivesBack) {
   // And back, into the pool over here.
   OpenAnswer opened = Open(KeysOf(blocks));
   ASSERT_EQ(opened.getHeaders().size(), 3u);
-  auto incoming = ExpectBlocks(here_->context, there_->end(), 3, 1);
+  auto incoming = ExpectBlocks(here_->context, there_->end(), 3, 1, BlockDigests::kMade);
   ASSERT_TRUE(incoming.ok());
   auto push = opened.getLease().pushRequest();
   here_->context.WriteTarget(incoming->id, push.initTarget());
@@ -192,11 +197,11 @@ TEST_F(StoreServiceTest, PutsAndGivesBack) {
     EXPECT_EQ(*ReadKey(opened.getHeaders()[i].getKey()), blocks[i].header.key);
     EXPECT_EQ(opened.getHeaders()[i].getTokens(), blocks[i].header.tokens);
   }
-  EXPECT_TRUE(VerifyBlocks(*here_->pool, landed->ids(), digests).ok());
+  EXPECT_TRUE(landed->Verify(digests).ok());
   digests[1].low ^= 1;
-  EXPECT_EQ(VerifyBlocks(*here_->pool, landed->ids(), digests).code(), StatusCode::kDataLoss);
+  EXPECT_EQ(landed->Verify(digests).code(), StatusCode::kDataLoss);
   digests.pop_back();
-  EXPECT_EQ(VerifyBlocks(*here_->pool, landed->ids(), digests).code(), StatusCode::kDataLoss);
+  EXPECT_EQ(landed->Verify(digests).code(), StatusCode::kDataLoss);
 }
 
 TEST_F(StoreServiceTest, WantsOnlyWhatItLacks) {
@@ -318,14 +323,14 @@ TEST_F(StoreServiceTest, TheLeaseKeepsTheBytes) {
   for (const TestBlock& block : blocks) ASSERT_TRUE(store_->Put(block.header, block.bytes).ok());
   OpenAnswer opened = Open(KeysOf(blocks));
   for (const TestBlock& block : blocks) ASSERT_TRUE(store_->Remove(block.header.key).ok());
-  auto incoming = ExpectBlocks(here_->context, there_->end(), 2, 1);
+  auto incoming = ExpectBlocks(here_->context, there_->end(), 2, 1, BlockDigests::kMade);
   ASSERT_TRUE(incoming.ok());
   auto push = opened.getLease().pushRequest();
   here_->context.WriteTarget(incoming->id, push.initTarget());
   auto pushed = kj::Promise<capnp::Response<wire::StoreLease::PushResults>>(push.send()).eagerlyEvaluate(nullptr);
   auto landed = Wait(kj::mv(incoming->landed));
   ASSERT_TRUE(landed.ok());
-  EXPECT_TRUE(VerifyBlocks(*here_->pool, landed->ids(), {blocks[0].header.digest, blocks[1].header.digest}).ok());
+  EXPECT_TRUE(landed->Verify({blocks[0].header.digest, blocks[1].header.digest}).ok());
 }
 
 TEST_F(StoreServiceTest, StatsLookupAndFlush) {
@@ -344,12 +349,28 @@ TEST_F(StoreServiceTest, StatsLookupAndFlush) {
 
 TEST_F(StoreServiceTest, LandingsOfAnExpectThatIsDroppedComeBack) {
   {
-    auto incoming = ExpectBlocks(here_->context, there_->end(), 16, 2);
+    auto incoming = ExpectBlocks(here_->context, there_->end(), 16, 2, BlockDigests::kNone);
     ASSERT_TRUE(incoming.ok());
     EXPECT_EQ(here_->pool->stats().referenced, 16u);
-    EXPECT_EQ(ExpectBlocks(here_->context, there_->end(), 1, 1).status().code(), StatusCode::kExhausted);
+    EXPECT_EQ(ExpectBlocks(here_->context, there_->end(), 1, 1, BlockDigests::kNone).status().code(), StatusCode::kExhausted);
   }
   EXPECT_TRUE(Idle());
+}
+
+TEST_F(StoreServiceTest, AFirstBlockNamesItsTenant) {
+  BlockStoreConfig config;
+  config.memory_bytes = 1 << 20;
+  config.tenant_bytes = 4 * kBytes;
+  client_ = nullptr;
+  holds_ = nullptr;
+  store_ = std::move(OpenBlockStore(config)).value();
+  holds_ = std::make_unique<HoldTable>(*store_, clock_, HoldLimits());
+  Serve(std::chrono::seconds(20));
+  const std::vector<TestBlock> blocks = MakeTestChain(1, 3, kBytes);
+  PutAnswer answer = Put(blocks, [](wire::Store::PutParams::Builder params) { params.getHeaders()[0].setTenant("alice"); });
+  EXPECT_TRUE(Finish(answer, blocks).first.ok());
+  EXPECT_EQ(store_->tenants()["alice"].blocks, 3u);
+  EXPECT_EQ(store_->tenants()[""].blocks, 0u);
 }
 
 }  // namespace

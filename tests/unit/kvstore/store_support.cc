@@ -62,6 +62,7 @@ BlockStoreConfig TestConfig(const std::string& path, uint64_t memory_bytes, uint
   config.path = path;
   config.memory_bytes = memory_bytes;
   config.disk_bytes = disk_bytes;
+  config.policy = "lru";  // the order that tests can foretell
   config.identity = path.empty() ? "" : "model=1 kv=test";
   return config;
 }
@@ -95,12 +96,17 @@ class FaultyFile final : public File {
   FaultyFile(std::unique_ptr<File> real, FaultyFiles& faults) : real_(std::move(real)), faults_(faults) {}
   Status ReadAt(uint64_t offset, std::span<const MutableBytes> parts) override {
     if (Due(faults_.reads_until_error)) return UnavailableError("injected read error");
-    return real_->ReadAt(offset, parts);
+    if (!faults_.during_read) return real_->ReadAt(offset, parts);
+    const auto interruption = std::exchange(faults_.during_read, {});
+    const Status first = real_->ReadAt(offset, parts.first(1));
+    interruption();
+    return first.ok() ? real_->ReadAt(offset + parts[0].size(), parts.subspan(1)) : first;
   }
   Status WriteAt(uint64_t offset, std::span<const Bytes> parts) override {
     ++faults_.writes;
     if (faults_.drop_unsynced) return OkStatus();
     if (Due(faults_.writes_until_full)) return ExhaustedError("injected: no space left on device");
+    if (Due(faults_.writes_until_error)) return UnavailableError("injected write error");
     if (Due(faults_.writes_until_torn)) {  // half of it lands, and the caller hears nothing
       faults_.writes_until_torn = -1;
       std::vector<Bytes> half(parts.begin(), parts.end());
@@ -112,6 +118,7 @@ class FaultyFile final : public File {
   Status Sync() override {
     ++faults_.syncs;
     if (Due(faults_.syncs_until_error)) return UnavailableError("injected sync error");
+    if (faults_.free_syncs) return OkStatus();
     return real_->Sync();
   }
   Status PunchHole(uint64_t offset, uint64_t bytes) override { return real_->PunchHole(offset, bytes); }

@@ -47,8 +47,10 @@ class FaultyFiles final : public FileLayer {
   Result<std::unique_ptr<File>> Open(const std::string& path, bool read_only) override;
 
   // Each counts down the calls that still work; then the call fails (until set again). -1: never.
-  std::atomic<int64_t> writes_until_full{-1}, writes_until_torn{-1}, syncs_until_error{-1}, reads_until_error{-1};
+  std::atomic<int64_t> writes_until_full{-1}, writes_until_error{-1}, writes_until_torn{-1}, syncs_until_error{-1}, reads_until_error{-1};
   std::atomic<int64_t> writes{0}, syncs{0};
+  std::atomic<bool> free_syncs{false};     // syncs cost nothing and do nothing
+  std::function<void()> during_read;       // runs once, after a read's first part and before the rest of it
   std::atomic<bool> drop_unsynced{false};  // writes go nowhere: what a power loss does to pages that were never synced
 
  private:

@@ -297,7 +297,23 @@ struct Cache {
   std::vector<float> Attend(const Kernels& kernels, uint32_t start, uint32_t rows) const {
     const size_t width = size_t{group} * layout.head_dim;
     std::vector<float> out(rows * width), scratch(AttentionTask::ScratchFloats(layout, rows, group), NAN);
-    kernels.attention({&queries[start * width], width, out.data(), width, rows, start, group, 1, 1, &layout, blocks.data(), scratch.data()});
+    kernels.attention({&queries[start * width], width, out.data(), width, rows, start, group, 1, 1, &layout, blocks.data(), scratch.data(), 0, start + rows, nullptr});
+    return out;
+  }
+  /// The same through spans: pieces of `step` positions each, the last first, then every row merged.
+  std::vector<float> AttendBySpans(const Kernels& kernels, uint32_t start, uint32_t rows, uint32_t step) const {
+    const size_t width = size_t{group} * layout.head_dim;
+    const uint32_t end = start + rows;
+    std::vector<float> out(rows * width), scratch(AttentionTask::ScratchFloats(layout, rows, group), NAN);
+    std::vector<float> spans(AttentionTask::SpanFloats(layout, rows, group, end), NAN);
+    AttentionTask task{&queries[start * width], width, out.data(), width, rows, start, group, 1, 1, &layout, blocks.data(), scratch.data(), 0, 0, spans.data()};
+    for (uint32_t begin = (end - 1) / step * step;; begin -= step) {
+      task.begin = begin;
+      task.end = std::min(begin + step, end);
+      kernels.attention(task);
+      if (begin == 0) break;
+    }
+    for (uint32_t row = rows; row-- > 0;) kernels.merge_spans(task, row);
     return out;
   }
   float Stored(uint32_t which, uint32_t position, uint32_t d) const {
@@ -347,7 +363,8 @@ INSTANTIATE_TEST_SUITE_P(Kernels, EveryKvDtype, testing::Values(KvDtype::kF32, K
 
 TEST_P(EveryKvDtype, AttentionIsNearTheReferenceAndTheSameOnEveryIsa) {
   struct Shape { uint32_t head_dim, group, block_tokens, positions; };
-  for (const Shape& s : {Shape{64, 3, 64, 200}, Shape{6, 1, 16, 70}, Shape{80, 4, 7, 130}, Shape{128, 7, 32, 129}, Shape{2, 5, 64, 65}, Shape{40, 2, 100, 64}}) {
+  for (const Shape& s : {Shape{64, 3, 64, 200}, Shape{6, 1, 16, 70}, Shape{80, 4, 7, 130}, Shape{128, 7, 32, 129}, Shape{2, 5, 64, 65}, Shape{40, 2, 100, 64},
+                         Shape{64, 3, 128, 530}, Shape{16, 2, 48, 700}}) {
     const KvLayout layout{2, 2, s.head_dim, s.block_tokens, GetParam()};
     const Cache scalar(kScalarKernels, layout, s.positions, s.group);
     const std::vector<float> expected = scalar.Attend(kScalarKernels, 0, s.positions);
@@ -370,6 +387,52 @@ TEST_P(EveryKvDtype, AQueryAttendsTheSameInAnyCompany) {
         EXPECT_TRUE(SameBits(cache.Attend(*kernels, start, rows), std::vector<float>(all.begin() + start * width, all.begin() + (start + rows) * width)))
             << kernels->name << start << "+" << rows;
       }
+    }
+  }
+}
+
+TEST_P(EveryKvDtype, SpansMayBeAttendedApartInAnyOrder) {
+  struct Shape { uint32_t head_dim, group, block_tokens; };
+  for (const Shape& s : {Shape{64, 3, 64}, Shape{128, 2, 128}, Shape{24, 7, 20}}) {
+    for (const Kernels* kernels : AvailableKernels()) {
+      const Cache cache(*kernels, {2, 2, s.head_dim, s.block_tokens, GetParam()}, 1100, s.group);
+      for (const auto& [start, rows] : std::vector<std::pair<uint32_t, uint32_t>>{{0, 1}, {255, 1}, {256, 1}, {250, 12}, {767, 2}, {1023, 1}, {1060, 40}}) {
+        const std::vector<float> whole = cache.Attend(*kernels, start, rows);
+        for (const uint32_t step : {kAttentionSpan, 2 * kAttentionSpan, 5 * kAttentionSpan}) {
+          EXPECT_TRUE(SameBits(cache.AttendBySpans(*kernels, start, rows, step), whole)) << kernels->name << s.head_dim << " " << start << "+" << rows << " by " << step;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(EveryKvDtype, DecodedAndPrefilledRowsAgreeBehindALongContext) {
+  for (const Kernels* kernels : AvailableKernels()) {  // one row reads the cache as it is stored, several widen it
+    const Cache cache(*kernels, {2, 2, 64, 64, GetParam()}, 900, 3);
+    const std::vector<float> all = cache.Attend(*kernels, 500, 400);
+    for (uint32_t position = 500; position < 900; position += 37) {
+      const auto row = all.begin() + (position - 500) * 192;
+      EXPECT_TRUE(SameBits(cache.Attend(*kernels, position, 1), std::vector<float>(row, row + 192))) << kernels->name << position;
+    }
+  }
+}
+
+TEST(Kernels, WhatLiesBehindAQueryNeverReachesIt) {
+  for (const Kernels* kernels : AvailableKernels()) {
+    Cache cache(*kernels, {2, 2, 64, 64, KvDtype::kF16}, 300, 3);
+    std::vector<std::vector<float>> before;
+    for (const uint32_t position : {0u, 62u, 63u, 64u, 255u, 256u}) before.push_back(cache.Attend(*kernels, position, 1));
+    std::vector<float> poison(64, NAN);
+    size_t i = 0;
+    for (const uint32_t position : {0u, 62u, 63u, 64u, 255u, 256u}) {
+      Cache poisoned = cache;
+      for (size_t b = 0; b < poisoned.memory.size(); ++b) poisoned.blocks[b] = poisoned.memory[b].data();
+      for (uint32_t p = position + 1; p < 300; ++p) {
+        std::byte* part = poisoned.blocks[p / 64];
+        kernels->store_kv(poison.data(), poisoned.layout, part + poisoned.layout.PartOffset(1, 0), 1, p % 64);
+        kernels->store_kv(poison.data(), poisoned.layout, part + poisoned.layout.PartOffset(1, 1), 1, p % 64);
+      }
+      EXPECT_TRUE(SameBits(poisoned.Attend(*kernels, position, 1), before[i++])) << kernels->name << position;
     }
   }
 }

@@ -123,6 +123,34 @@ TEST_F(TransformerTest, ChunksThreadsAndIsaChangeNoBit) {
   }
 }
 
+TEST_F(TransformerTest, ALongContextSharedOutByThreadsChangesNoBit) {
+  for (const std::string dtype : {"f16", "int8"}) {
+    LoadOptions options;
+    options.kv_dtype = dtype;
+    options.threads = 1;
+    const auto alone = Load("gguf/tiny-qwen2-q8_0.gguf", options);
+    ASSERT_NE(alone, nullptr);
+    const uint32_t length = std::min(1100u, alone->info().max_positions);
+    std::vector<TokenId> tokens;
+    for (uint32_t i = 0; i < length; ++i) tokens.push_back(static_cast<TokenId>((i * 37 + 11) % 300));
+    const Computed whole = Compute(*alone, tokens, tokens.size());
+    for (const uint32_t threads : {2u, 3u, 5u}) {
+      options.threads = threads;
+      const auto model = Load("gguf/tiny-qwen2-q8_0.gguf", options);
+      Computed run = Compute(*model, tokens, 333);
+      EXPECT_TRUE(SameBits(whole.logits, run.logits)) << dtype << threads;
+      std::vector<std::byte*> pointers;
+      for (auto& block : run.blocks) pointers.push_back(block.data());
+      for (const uint32_t start : {length - 1, 257u, 256u, 255u}) {  // single rows, whose spans are shared out
+        std::vector<float> logits(model->info().vocab);
+        SequenceSlice slice{std::span(tokens).subspan(start, 1), start, pointers, 1, logits.data()};
+        ASSERT_TRUE(model->Forward(std::span(&slice, 1)).ok());
+        EXPECT_EQ(0, std::memcmp(logits.data(), &whole.logits[size_t{start} * logits.size()], logits.size() * sizeof(float))) << dtype << threads << " " << start;
+      }
+    }
+  }
+}
+
 TEST_F(TransformerTest, NeighboursInTheBatchChangeNoBit) {
   LoadOptions options;
   options.block_tokens = 16;

@@ -5,6 +5,7 @@
 
 #include <bit>
 
+#include "base/random.h"
 #include "protocol/member.h"
 #include "protocol/wire_status.h"
 
@@ -40,6 +41,7 @@ GenerateRequest FullRequest() {
   r.sampling.logprobs = 4;
   r.ignore_eos = true;
   r.stop_tokens = {11, 12};
+  r.prediction = {4, 5, 6};
   r.priority = -5;
   r.deadline_s = 1.25;
   return r;
@@ -53,8 +55,8 @@ TEST(ConvertTest, RequestKeepsEveryField) {
   ASSERT_TRUE(read.ok()) << read.status().ToString();
   const GenerateRequest& got = read->request;
   EXPECT_EQ(read->root, Key(1));
-  EXPECT_EQ(std::tie(got.id, got.tenant, got.prompt, got.max_tokens, got.generated, got.ignore_eos, got.stop_tokens, got.priority, got.deadline_s),
-            std::tie(r.id, r.tenant, r.prompt, r.max_tokens, r.generated, r.ignore_eos, r.stop_tokens, r.priority, r.deadline_s));
+  EXPECT_EQ(std::tie(got.id, got.tenant, got.prompt, got.max_tokens, got.generated, got.ignore_eos, got.stop_tokens, got.prediction, got.priority, got.deadline_s),
+            std::tie(r.id, r.tenant, r.prompt, r.max_tokens, r.generated, r.ignore_eos, r.stop_tokens, r.prediction, r.priority, r.deadline_s));
   const SamplingParams &a = got.sampling, &b = r.sampling;
   EXPECT_EQ(std::tie(a.temperature, a.top_p, a.min_p, a.typical_p, a.repetition_penalty, a.presence_penalty, a.frequency_penalty),
             std::tie(b.temperature, b.top_p, b.min_p, b.typical_p, b.repetition_penalty, b.presence_penalty, b.frequency_penalty));
@@ -107,10 +109,14 @@ TEST(ConvertTest, TokenEvents) {
   for (const bool alternatives : {false, true}) {
     TokenEvent event{42, -0.125f, {}};
     if (alternatives) event.top = {{42, -0.125f}, {7, -3.5f}};
+    event.predicted = alternatives;
+    event.rejected_tokens = alternatives ? 0 : 7;
     Wire<wire::TokenEvent> wire;
     WriteToken(event, wire.builder());
     const TokenEvent got = ReadToken(wire.reader());
     EXPECT_EQ(got.token, 42);
+    EXPECT_EQ(got.predicted, event.predicted);
+    EXPECT_EQ(got.rejected_tokens, event.rejected_tokens);
     EXPECT_EQ(std::bit_cast<uint32_t>(got.logprob), std::bit_cast<uint32_t>(event.logprob));
     ASSERT_EQ(got.top.size(), event.top.size());
     for (size_t i = 0; i < got.top.size(); ++i) {
@@ -236,6 +242,40 @@ TEST(PeerAddressTest, Parse) {
   EXPECT_EQ(ParsePeerAddress("[::1]:65535")->host, "[::1]");
   for (const char* bad : {"", ":1", "host", "host:", "host:0", "host:65536", "host:99999999999", "host:1x", "host:-1", "host: 1"}) {
     EXPECT_EQ(ParsePeerAddress(bad).status().code(), StatusCode::kInvalid) << bad;
+  }
+}
+
+TEST(CacheRecordWireTest, RoundTrips) {
+  Random random(3);
+  for (int i = 0; i < 50; ++i) {
+    CacheRecord record{fmt::format("cache_{:032x}", random.Next64()), i % 2 == 0 ? "" : "alice/0123", {}, random.Uniform() * 1e9, i % 3 == 0 ? 0 : random.Uniform() * 1e9};
+    for (uint64_t n = random.Below(300); n > 0; --n) record.tokens.push_back(static_cast<TokenId>(random.Below(1 << 20)));
+    Wire<wire::CacheRecord> wire;
+    WriteCacheRecord(record, wire.builder());
+    EXPECT_EQ(ReadCacheRecord(wire.reader()), record);
+  }
+  Wire<wire::CacheRecord> empty;
+  EXPECT_EQ(ReadCacheRecord(empty.reader()), CacheRecord());
+}
+
+TEST(CacheRecordWireTest, HeldBlocksRoundTrip) {
+  const HeldBlocks blocks{3, 2, 1, uint64_t{1} << 40};
+  Wire<wire::HeldBlocks> wire;
+  WriteHeldBlocks(blocks, wire.builder());
+  EXPECT_EQ(ReadHeldBlocks(wire.reader()), blocks);
+}
+
+TEST(RequestWireTest, KeepTravels) {
+  for (const bool keep : {false, true}) {
+    GenerateRequest request;
+    request.id = RequestId(1);
+    request.prompt = {1};
+    request.keep = keep;
+    Wire<wire::GenerateRequest> wire;
+    WriteRequest(request, BlockKey(), wire.builder());
+    const auto got = ReadRequest(wire.reader());
+    ASSERT_TRUE(got.ok()) << got.status().message();
+    EXPECT_EQ(got->request.keep, keep);
   }
 }
 

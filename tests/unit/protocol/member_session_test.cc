@@ -13,12 +13,15 @@ struct Beat {
   bool snapshot, draining;
   std::vector<BlockKey> added;
   uint32_t running;
+  HeldSum held;
 };
 
 /// What the played coordinator does and saw; outlives its capabilities.
 struct Script {
   std::vector<Beat> beats;
   std::vector<std::string> registered, announced;
+  std::vector<std::pair<uint32_t, uint64_t>> former;  // id and incarnation, of each registration
+  uint32_t id = 7;
   uint64_t incarnation = 100, version = 1, sessions_open = 0;
   std::vector<MemberInfo> members;
   Status refuse_register, refuse_announce, next_beat;
@@ -31,7 +34,7 @@ class Session final : public wire::WorkerSession::Server {
   ~Session() noexcept(false) { --script_.sessions_open; }
   kj::Promise<void> heartbeat(HeartbeatContext context) override {
     const auto p = context.getParams();
-    Beat beat{incarnation_, p.getSequence(), p.getSnapshot(), p.getDraining(), {}, p.getLoad().getRunning()};
+    Beat beat{incarnation_, p.getSequence(), p.getSnapshot(), p.getDraining(), {}, p.getLoad().getRunning(), {p.getHeldBlocks(), p.getHeldSum()}};
     for (const auto event : p.getEvents()) {
       if (event.getAdded()) beat.added.push_back(*ReadKey(event.getKey()));
     }
@@ -67,10 +70,11 @@ class PlayedCoordinator final : public wire::Coordinator::Server {
   explicit PlayedCoordinator(Script& script) : script_(script) {}
   kj::Promise<void> register_(RegisterContext context) override {
     script_.registered.push_back(ToString(context.getParams().getInfo().getName()));
+    script_.former.emplace_back(context.getParams().getFormerId(), context.getParams().getFormerIncarnation());
     auto r = context.getResults();
     WriteStatus(script_.refuse_register, r.initStatus());
     if (!script_.refuse_register.ok()) return kj::READY_NOW;
-    r.setId(7);
+    r.setId(script_.id);
     r.setIncarnation(++script_.incarnation);
     r.setSession(kj::heap<Session>(script_, script_.incarnation));
     return kj::READY_NOW;
@@ -96,7 +100,8 @@ class MemberSessionTest : public LoopTest {
     node_->services.coordinator = kj::heap<PlayedCoordinator>(script_);
     peers_ = std::make_unique<PeerTable>(io_.provider->getNetwork(), timer_, "key", std::chrono::seconds(10));
   }
-  std::unique_ptr<MemberSession> Make() {
+  std::unique_ptr<MemberSession> Make() { return Make(timer_); }
+  std::unique_ptr<MemberSession> Make(kj::Timer& timer) {
     MemberSession::Hooks hooks;
     hooks.load = [](wire::Load::Builder load) { load.setRunning(3); };
     hooks.changes = [this](bool snapshot) {
@@ -105,6 +110,7 @@ class MemberSessionTest : public LoopTest {
       return changes;
     };
     hooks.on_drain = [this] { ++drains_; };
+    hooks.on_silent = [this] { ++silences_; };
     auto find = [this]() -> kj::Promise<Result<wire::Coordinator::Client>> {
       if (peers_ == nullptr) return Result<wire::Coordinator::Client>(UnavailableError("nobody is there"));
       return peers_->Dial(node_->address()).then([](Result<kj::Own<Peer>> peer) -> Result<wire::Coordinator::Client> {
@@ -112,7 +118,7 @@ class MemberSessionTest : public LoopTest {
         return (*peer)->coordinator;
       });
     };
-    return std::make_unique<MemberSession>(timer_, find, self_, view_, kBeat, std::move(hooks));
+    return std::make_unique<MemberSession>(timer, find, self_, view_, kBeat, std::move(hooks));
   }
   std::unique_ptr<MemberSession> Joined() {
     auto session = Make();
@@ -131,7 +137,7 @@ class MemberSessionTest : public LoopTest {
   MemberInfo self_;
   MembershipView view_;
   std::vector<BlockKey> held_, fresh_;
-  int drains_ = 0;
+  int drains_ = 0, silences_ = 0;
 };
 
 TEST_F(MemberSessionTest, JoinsAnnouncesAndBeats) {
@@ -174,6 +180,8 @@ TEST_F(MemberSessionTest, DeclaredDeadItRegistersAgain) {
   script_.next_beat = AbortedError("incarnation 101 is over");
   ASSERT_TRUE(Until([&] { return !script_.beats.empty() && script_.beats.back().incarnation == 102; }));
   EXPECT_EQ(session->self().incarnation, Incarnation(102));
+  EXPECT_FALSE(session->was_lost());
+  EXPECT_EQ(script_.former.back().first, 0u) << "what is over is not asked for again";
   EXPECT_EQ(script_.announced.size(), 2u);
   EXPECT_EQ(script_.announced.back(), "tcp:there");
   const auto first = std::find_if(script_.beats.begin(), script_.beats.end(), [](const Beat& b) { return b.incarnation == 102; });
@@ -208,6 +216,78 @@ TEST_F(MemberSessionTest, ASilentCoordinatorCountsAsGone) {
   const size_t beats = script_.beats.size();
   ASSERT_TRUE(Beats(beats + 2));
   EXPECT_GT(session->self().incarnation.value, 101u);
+  EXPECT_GE(silences_, 1) << "its connection is of no use";
+}
+
+TEST_F(MemberSessionTest, WhatIsHeldAddsUp) {
+  held_ = {Key(1), Key(2)};
+  auto session = Joined();
+  fresh_ = {Key(3)};
+  ASSERT_TRUE(Beats(3));
+  HeldSum want;
+  for (const BlockKey& key : held_) want.Count({true, key});
+  EXPECT_EQ(script_.beats[0].held, want);
+  want.Count({true, Key(3)});
+  EXPECT_EQ(script_.beats[2].held, want);
+  held_ = {Key(9)};
+  script_.resync = true;
+  ASSERT_TRUE(Until([&] { return script_.beats.back().snapshot; }));
+  want = {};
+  want.Count({true, Key(9)});
+  EXPECT_EQ(script_.beats.back().held, want) << "a snapshot begins anew";
+}
+
+/// With a clock of its own, so that a busy machine is not taken for a stopped process.
+class MemberSessionLifeTest : public MemberSessionTest {
+ protected:
+  MemberSessionLifeTest() {
+    session_ = Make(clock_);
+    EXPECT_TRUE(Wait(session_->Join(std::chrono::seconds(10))).ok());
+    EXPECT_TRUE(Wait(session_->Announce("tcp", "tcp:there")).ok());
+  }
+  ~MemberSessionLifeTest() noexcept override { session_ = nullptr; }
+  /// Lets the session's time go on in steps until the condition holds.
+  bool Pass(kj::Duration step, const std::function<bool()>& condition) {
+    return Until([&] {
+      clock_.advanceTo(now_ += step);
+      return condition();
+    });
+  }
+  void LoseTheCoordinator() {
+    peers_ = nullptr;
+    node_ = nullptr;
+    ASSERT_TRUE(Pass(1 * kj::MILLISECONDS, [&] { return !session_->connected(); }));
+  }
+
+  kj::TimerImpl clock_{kj::origin<kj::TimePoint>()};
+  kj::TimePoint now_ = kj::origin<kj::TimePoint>();
+  std::unique_ptr<MemberSession> session_;
+};
+
+TEST_F(MemberSessionLifeTest, ANewCoordinatorIsToldTheFormerNumbers) {
+  EXPECT_EQ(script_.former[0].first, 0u) << "at first there are none";
+  LoseTheCoordinator();
+  EXPECT_TRUE(session_->was_lost());
+  Restart();
+  ASSERT_TRUE(Pass(10 * kj::MILLISECONDS, [&] { return session_->connected(); }));
+  EXPECT_EQ(script_.former.back(), std::make_pair(7u, uint64_t{101}));
+  EXPECT_EQ(drains_, 0);
+}
+
+TEST_F(MemberSessionLifeTest, WhoWasStoppedMeanwhileAsksForNothing) {
+  LoseTheCoordinator();
+  now_ += 60 * kj::SECONDS;  // the process stood still
+  Restart();
+  ASSERT_TRUE(Pass(10 * kj::MILLISECONDS, [&] { return session_->connected(); }));
+  EXPECT_EQ(script_.former.back().first, 0u) << "its peers may have given it up";
+}
+
+TEST_F(MemberSessionLifeTest, WhoseNumberWentToAnotherLeaves) {
+  LoseTheCoordinator();
+  script_.id = 8;
+  Restart();
+  ASSERT_TRUE(Pass(10 * kj::MILLISECONDS, [&] { return drains_ == 1; })) << "its transport has the old number";
+  EXPECT_EQ(script_.announced.size(), 1u) << "nothing is routed to it";
 }
 
 TEST_F(MemberSessionTest, MembersComeWithTheVersion) {

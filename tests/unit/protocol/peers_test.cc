@@ -75,27 +75,6 @@ TEST_F(PeersTest, AWrongKeyIsRefusedWithTheReason) {
   EXPECT_TRUE(Dial(peers, open.address()).ok());
 }
 
-TEST_F(PeersTest, OnlyNeighbouringVersionsAreSpoken) {
-  TestNode node(io_);
-  node.services.store = kj::heap<NumberStore>();
-  auto stream = Wait(Wait(io_.provider->getNetwork().parseAddress("127.0.0.1", node.server->port()))->connect());
-  capnp::TwoPartyClient client(*stream);
-  for (const uint32_t version : {kProtocolVersion - 1, kProtocolVersion, kProtocolVersion + 1, kProtocolVersion + 2, ~0u}) {
-    auto hello = client.bootstrap().castAs<wire::Node>().helloRequest();
-    hello.setVersion(version);
-    hello.setClusterKey("key");
-    const auto answer = Wait(kj::Promise<capnp::Response<wire::Node::HelloResults>>(hello.send()));
-    const Status status = ReadStatus(answer.getStatus());
-    const bool spoken = version <= kProtocolVersion + 1;
-    EXPECT_EQ(status.ok(), spoken) << version;
-    EXPECT_EQ(answer.hasStore(), spoken);
-    EXPECT_EQ(answer.getVersion(), kProtocolVersion);
-    if (!spoken) {
-      EXPECT_THAT(status.message(), ::testing::HasSubstr(std::to_string(version)));
-    }
-  }
-}
-
 TEST_F(PeersTest, NobodyListens) {
   PeerAddress address;
   {
@@ -188,7 +167,7 @@ TEST_F(PeersTest, DroppingACallCancelsItOverThere) {
 TEST_F(LoopTest, AHostThatCannotBeBound) {
   NodeServices services;
   NodeServer server(services, "");
-  const Status status = server.Listen(io_.provider->getNetwork(), io_.waitScope, "203.0.113.1");
+  const Status status = server.Listen(io_.provider->getNetwork(), io_.provider->getTimer(), io_.waitScope, "203.0.113.1");
   EXPECT_EQ(status.code(), StatusCode::kInvalid);
   EXPECT_THAT(status.message(), ::testing::HasSubstr("cluster.bind_host"));
 }

@@ -1,27 +1,11 @@
-// The tcp transport among strangers and on broken lines: hostile bytes, keys, versions, a path that is reset.
-#include <netinet/in.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
+// The tcp transport among strangers and on broken lines: hostile bytes, keys, versions.
 #include "base/random.h"
+#include "proxy_support.h"
 #include "side_support.h"
 #include "transport/handshake.h"
 
 namespace baton {
 namespace {
-
-uint16_t PortOf(const std::string& address) { return static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))); }
-
-int DialPort(uint16_t port) {
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  to.sin_port = htons(port);
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
-  return fd;
-}
 
 /// Anybody who speaks to the port by hand.
 class Stranger {
@@ -211,83 +195,6 @@ TEST_F(Stream, AnAddressWhereNobodyListensFailsAtOnce) {
   ASSERT_EQ(near.Expect(1, 2, {10}), "ok");
   ASSERT_TRUE(Until({&near}, [&] { return near.Find("failed", 1) != nullptr; }, 2));
   EXPECT_EQ(near.Find("failed", 1)->code, "unavailable");
-}
-
-/// Forwards connections to a port, and can break one of them.
-class Proxy {
- public:
-  explicit Proxy(uint16_t port) : port_(port), listener_(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) {
-    sockaddr_in at{};
-    at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t bytes = sizeof at;
-    CHECK(bind(listener_, reinterpret_cast<sockaddr*>(&at), bytes) == 0 && listen(listener_, 8) == 0);
-    CHECK(getsockname(listener_, reinterpret_cast<sockaddr*>(&at), &bytes) == 0);
-    address_ = fmt::format("tcp:127.0.0.1:{}", ntohs(at.sin_port));
-  }
-  ~Proxy() {
-    while (!lines_.empty()) Reset(0);
-    close(listener_);
-  }
-  const std::string& address() const { return address_; }
-  size_t lines() const { return lines_.size(); }
-  size_t forwarded(size_t line) const { return lines_[line].forwarded; }
-  void Work() {
-    if (const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC); fd >= 0) lines_.push_back({{fd, DialPort(port_)}});
-    for (Line& line : lines_) Forward(line, 0, 1), Forward(line, 1, 0);
-  }
-  void Reset(size_t line) {
-    for (const int fd : lines_[line].fds) {
-      const linger hard{1, 0};
-      setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-      close(fd);
-    }
-    lines_.erase(lines_.begin() + static_cast<ptrdiff_t>(line));
-  }
-
- private:
-  struct Line {
-    std::array<int, 2> fds;
-    size_t forwarded = 0;
-    std::array<std::string, 2> held{};
-  };
-  static void Forward(Line& line, int from, int to) {
-    std::string& held = line.held[from];
-    char buffer[16384];
-    const ssize_t n = held.empty() ? recv(line.fds[from], buffer, sizeof buffer, MSG_DONTWAIT) : 0;
-    if (n > 0) held.assign(buffer, static_cast<size_t>(n));
-    const ssize_t sent = held.empty() ? 0 : send(line.fds[to], held.data(), held.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent > 0) held.erase(0, static_cast<size_t>(sent)), line.forwarded += static_cast<size_t>(sent);
-  }
-  const uint16_t port_;
-  const int listener_;
-  std::string address_;
-  std::vector<Line> lines_;
-};
-
-TEST_F(Stream, APathThatIsResetMidTransferCostsNothingButTime) {
-  for (uint64_t round = 1; round <= 10; ++round) {
-    End near(MakeDirectSide(Config(1)), 1), far(MakeDirectSide(Config(2)), 2);
-    Proxy proxy(PortOf(far.address()));
-    ASSERT_EQ(near.Connect(2, proxy.address()), "ok");
-    ASSERT_EQ(near.Expect(1, 2, {5_MiB, 3_MiB, 100}), "ok");
-    ASSERT_EQ(far.Expect(2, 1, {4_MiB}), "ok");
-    ASSERT_EQ(far.Push(1, 1, {{0, 5_MiB}, {2, 100}, {1, 3_MiB}}), "ok");
-    ASSERT_EQ(near.Push(2, 2, {{0, 4_MiB}}), "ok");
-    bool reset = false;
-    ASSERT_TRUE(Until({&near, &far}, [&] {
-      for (int i = 0; i < 4; ++i) proxy.Work();
-      if (!reset && proxy.lines() == 2 && proxy.forwarded(round % 2) > round * 150000) {
-        proxy.Reset(round % 2);
-        reset = true;
-      }
-      return near.Find("landed", 1) != nullptr && far.Find("landed", 2) != nullptr && far.Count("sent", 1) == 3;
-    })) << round;
-    EXPECT_TRUE(reset);
-    EXPECT_TRUE(near.Intact() && far.Intact());
-    for (const Event& e : near.events) EXPECT_TRUE(e.right);
-    EXPECT_EQ(near.Find("failed", 1), nullptr);
-  }
 }
 
 TEST(HandshakeTest, VersionsMeetOrSayThatTheyDoNot) {

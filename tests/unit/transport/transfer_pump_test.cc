@@ -98,6 +98,10 @@ TEST_F(TransferPumpTest, ManyPushesOneEndAtEachSide) {
   EXPECT_EQ(sent.count, 1);
   EXPECT_GT(a_.pump->sent_bytes_per_s(), 0);
   EXPECT_EQ(b_.pump->sent_bytes_per_s(), 0);
+  ASSERT_EQ(a_.pump->PathSpeeds().size(), 1u);
+  EXPECT_EQ(a_.pump->PathSpeeds()[0].first, WorkerId(2));
+  EXPECT_DOUBLE_EQ(a_.pump->PathSpeeds()[0].second, a_.pump->sent_bytes_per_s()) << "one path is all paths";
+  EXPECT_TRUE(b_.pump->PathSpeeds().empty());
   ExpectForgotten(a_, TransferId(1));
 }
 

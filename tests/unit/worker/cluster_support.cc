@@ -18,8 +18,8 @@ class CountedTransport final : public Transport {
   Result<WorkerId> Connect(WorkerId peer, const std::string& address) override { return inner_->Connect(peer, address); }
   void Disconnect(WorkerId peer) override { inner_->Disconnect(peer); }
   Status Register(const ArenaMemory& arena) override { return inner_->Register(arena); }
-  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline) override {
-    return inner_->Expect(id, from, landings, deadline);
+  Status Expect(TransferId id, WorkerId from, std::span<const Landing> landings, Instant deadline, uint32_t digest_run) override {
+    return inner_->Expect(id, from, landings, deadline, digest_run);
   }
   Status Push(TransferId id, WorkerId to, std::span<const Segment> segments) override { return inner_->Push(id, to, segments); }
   void Cancel(TransferId id) override { inner_->Cancel(id); }
@@ -158,7 +158,8 @@ TestWorker::TestWorker(TestCluster& c, uint32_t id, const std::string& name, con
   EngineConfig config;
   config.prefill_chunk_tokens = o.prefill_chunk_tokens;
   engine = std::make_unique<EngineHost>(config, model, *base.pool, c.clock, c.loop,
-                                        [this](SealedBlock block, const BlockKey& first) { store->PutBehind(std::move(block), first); });
+                                        [this](SealedBlock block, const BlockKey& first) { store->PutBehind(std::move(block), first); },
+                                        [this](std::vector<BlockKey> chain, size_t have) { return store->FetchIfSooner(std::move(chain), have, engine->load().prefill_tokens_per_s); });
   decode = wire::Decode::Client(kj::heap<DecodeService>(*context, *engine, *store));
   prefill = wire::Prefill::Client(kj::heap<PrefillService>(*context, *engine, *store));
   base.node->services.decode = decode;
@@ -189,8 +190,12 @@ TestStore::TestStore(TestCluster& c, uint32_t id, const std::string& name, const
   BlockStoreConfig config;
   config.block_bytes = base.pool->block_bytes();
   config.memory_bytes = 1 << 20;
+  config.tenant_bytes = 1 << 20;
   blocks = std::move(OpenBlockStore(config)).value();
-  base.node->services.store = wire::Store::Client(kj::heap<StoreService>(context, *blocks, *io));
+  HoldLimits limits;
+  limits.block_bytes = config.block_bytes;
+  holds = std::make_unique<HoldTable>(*blocks, c.clock, limits);
+  base.node->services.store = wire::Store::Client(kj::heap<StoreService>(context, *blocks, *holds, *io));
 }
 
 TestStore::~TestStore() {

@@ -91,6 +91,7 @@ struct TestStore {
 
   TransferNode base;
   std::unique_ptr<BlockStore> blocks;
+  std::unique_ptr<HoldTable> holds;
   std::unique_ptr<TaskThreads> io = std::make_unique<TaskThreads>(2);
   TransferContext context;
 };

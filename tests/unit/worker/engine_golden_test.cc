@@ -276,7 +276,8 @@ TEST_F(DemoGolden, F32IsTheReference) {
   const auto model = Load(path_, "f32");
   ASSERT_NE(model, nullptr);
   const Tensors tensors("smollm2/logits.safetensors");
-  for (const Json& prompt : ReadJson("smollm2/prompts.json")["prompts"]) {
+  const Json prompts = ReadJson("smollm2/prompts.json");
+  for (const Json& prompt : prompts["prompts"]) {
     const auto ids = prompt["input_ids"].get<std::vector<TokenId>>();
     Cache cache(*model, ids.size());
     std::vector<float> hidden;
@@ -310,7 +311,8 @@ TEST_F(DemoGolden, F32IsTheReference) {
 TEST_F(DemoGolden, ExactIsWithinThatOfEightBitActivations) {
   const auto model = Load(path_, "exact", "f16");
   ASSERT_NE(model, nullptr);
-  for (const Json& prompt : ReadJson("smollm2/prompts.json")["prompts"]) {
+  const Json prompts = ReadJson("smollm2/prompts.json");
+  for (const Json& prompt : prompts["prompts"]) {
     const auto ids = prompt["input_ids"].get<std::vector<TokenId>>();
     EngineBench bench(*model);
     SamplingParams params = Greedy();

@@ -127,7 +127,7 @@ TEST(EngineIdentity, TinyCheckpoints) {
 TEST(EngineIdentity, DemoModel) {
   const char* path = std::getenv("BATON_DEMO_MODEL");
   if (path == nullptr) GTEST_SKIP() << "set BATON_DEMO_MODEL to the demo model's GGUF file";
-  Identity(File(path, {}, 50, 8)).CheckAll();
+  Identity(File(path, {}, 50, 40)).CheckAll();
 }
 
 }  // namespace

@@ -272,7 +272,36 @@ TEST_F(EngineLife, LoadTellsWhatRunsWaitsAndHowFast) {
   EXPECT_EQ(bench.engine->load().decode_step_s, 0);
   bench.engine->Step();
   EXPECT_DOUBLE_EQ(bench.engine->load().decode_step_s, 0.5);
+  EXPECT_EQ(bench.engine->load().steps, 2u);
   bench.Drain();
+  const uint64_t steps = bench.engine->load().steps;
+  EXPECT_FALSE(bench.engine->Step());
+  EXPECT_EQ(bench.engine->load().steps, steps) << "without work there is no step";
+}
+
+/// Steps that take what a known model says are found to cost just that.
+TEST_F(EngineLife, LoadTellsWhatStepsCost) {
+  BenchOptions options;
+  options.config.max_running = 4;
+  options.config.target_step_s = 0;
+  options.config.prefill_chunk_tokens = 64;
+  options.blocks = 2000;
+  EngineBench bench(model_, options);
+  model_.fail = [&](std::span<const SequenceSlice> batch) {
+    double tokens = 0, rows = 0;
+    for (const SequenceSlice& slice : batch) (slice.tokens.size() == 1 ? rows : tokens) += static_cast<double>(slice.tokens.size());
+    bench.clock.Advance(FromSeconds(0.01 + 0.001 * tokens + 0.002 * rows));
+    return OkStatus();
+  };
+  EXPECT_FALSE(bench.engine->load().step_model.known());
+  for (uint64_t id = 1; id <= 40; ++id) ASSERT_TRUE(bench.Submit(MakeRequest(id, TestPrompt(10 + 13 * id % 150, id), 6)).ok());
+  bench.Drain();
+  const StepModel model = bench.engine->load().step_model;
+  ASSERT_TRUE(model.known());
+  EXPECT_NEAR(model.base_s, 0.01, 0.002);
+  EXPECT_NEAR(model.token_s, 0.001, 1e-4);
+  EXPECT_NEAR(model.row_s, 0.002, 4e-4);
+  EXPECT_LT(model.pair_s, 1e-5) << "this one does not look back";
 }
 
 }  // namespace

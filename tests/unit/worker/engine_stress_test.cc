@@ -21,6 +21,7 @@ class Stress {
     options.config.max_running = static_cast<uint32_t>(1 + random_.Below(8));
     options.config.step_token_budget = static_cast<uint32_t>(1 + random_.Below(40));
     options.config.prefill_chunk_tokens = static_cast<uint32_t>(1 + random_.Below(20));
+    options.config.speculative_tokens = static_cast<uint32_t>(random_.Below(7));
     bench_ = std::make_unique<EngineBench>(watched_, options);
   }
 
@@ -39,6 +40,7 @@ class Stress {
     EXPECT_EQ(bench_->pool->stats().referenced, 0u);
   }
   uint64_t preemptions() const { return bench_->engine->load().preemptions; }
+  uint64_t accepted() const { return bench_->engine->load().accepted_tokens; }
   size_t ended_by(FinishReason reason) const {
     size_t n = 0;
     for (const auto& [id, answer] : bench_->recorder->answers) n += answer.reason == reason;
@@ -60,6 +62,10 @@ class Stress {
     if (random_.Below(12) == 0) g.deadline_s = 0.001 * static_cast<double>(1 + random_.Below(60));
     plan.request.use_pool = random_.Below(6) != 0;
     plan.plain = PlainAnswer(*fake_, g);
+    if (random_.Below(2) == 0) {  // guesses, some of them right
+      g.prediction = plan.plain.tokens;
+      for (size_t i = random_.Below(3); i < g.prediction.size(); i += 1 + random_.Below(6)) g.prediction[i] = static_cast<TokenId>(random_.Below(50));
+    }
     if (random_.Below(5) == 0) {
       plan.request.prefill_only = true;
       plan.request.push_layers = random_.Below(3) != 0;
@@ -132,13 +138,14 @@ class Stress {
 };
 
 TEST(EngineStress, RandomRequestsInTinyPools) {
-  uint64_t preemptions = 0;
+  uint64_t preemptions = 0, accepted = 0;
   size_t stopped = 0, cancelled = 0, failed = 0, handed = 0;
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Stress stress(seed);
     stress.Run(60);
     preemptions += stress.preemptions();
+    accepted += stress.accepted();
     stopped += stress.ended_by(FinishReason::kStop);
     cancelled += stress.ended_by(FinishReason::kCancelled);
     failed += stress.ended_by(FinishReason::kError);
@@ -146,6 +153,7 @@ TEST(EngineStress, RandomRequestsInTinyPools) {
     if (testing::Test::HasFailure()) break;
   }
   EXPECT_GT(preemptions, 100u);
+  EXPECT_GT(accepted, 500u);
   EXPECT_GT(stopped, 50u);
   EXPECT_GT(cancelled, 50u);
   EXPECT_GT(failed, 20u);

@@ -108,7 +108,7 @@ SamplingParams SeededParams(uint64_t seed) {
   return p;
 }
 
-Answer PlainAnswer(Model& model, const GenerateRequest& request) {
+Answer PlainAnswer(Model& model, const GenerateRequest& request, const std::function<void()>& after_pass) {
   const KvLayout& layout = model.kv_layout();
   const uint32_t vocab = model.info().vocab;
   std::vector<std::vector<std::byte>> memory(CeilDiv(request.prompt.size() + request.max_tokens, layout.block_tokens),
@@ -122,6 +122,7 @@ Answer PlainAnswer(Model& model, const GenerateRequest& request) {
   for (size_t computed = 0; answer.tokens.size() < request.max_tokens;) {
     SequenceSlice slice{std::span(tokens).subspan(computed), static_cast<uint32_t>(computed), blocks, 1, logits.data()};
     EXPECT_TRUE(model.Forward(std::span(&slice, 1)).ok());
+    if (after_pass) after_pass();
     computed = tokens.size();
     auto event = sampler.Sample(logits, request.sampling, {tokens, request.generated + answer.tokens.size()});
     EXPECT_TRUE(event.ok());

@@ -79,8 +79,8 @@ EngineRequest MakeRequest(uint64_t id, std::vector<TokenId> prompt, uint32_t max
 SamplingParams GreedyParams();
 SamplingParams SeededParams(uint64_t seed);
 
-/// The answer of one sequence computed alone, in one piece, without pool or engine.
-Answer PlainAnswer(Model& model, const GenerateRequest& request);
+/// The answer of one sequence computed alone, in one piece, without pool or engine; `after_pass` is called behind each Forward.
+Answer PlainAnswer(Model& model, const GenerateRequest& request, const std::function<void()>& after_pass = {});
 
 /// Tokens, logprob bits and alternatives are the same.
 void ExpectSameAnswer(const Answer& got, const Answer& want, const std::string& where);

@@ -224,7 +224,7 @@ TEST_F(HandOffTest, APrefillWorkerThatIsNotThere) {
 TEST_F(HandOffTest, AWorkerThatRefusesUsIsNotTheClientsFault) {
   Make();
   prefill_->base.node->server = std::make_unique<NodeServer>(prefill_->base.node->services, "another key");
-  ASSERT_TRUE(prefill_->base.node->server->Listen(io_.provider->getNetwork(), io_.waitScope, "127.0.0.1").ok());
+  ASSERT_TRUE(prefill_->base.node->server->Listen(io_.provider->getNetwork(), io_.provider->getTimer(), io_.waitScope, "127.0.0.1").ok());
   MemberInfo stranger = prefill_->base.self;
   stranger.address = prefill_->base.node->address();
   const GenerateRequest request = Request(2 * kBt, 1);
@@ -293,6 +293,22 @@ TEST_F(HandOffTest, WhatCannotBeServedIsSaid) {
   request.id = RequestId();
   EXPECT_EQ(Generate(*decode_, request, {}, &heard).code(), StatusCode::kInvalid);
   ExpectBothIdle();
+}
+
+/// The engine counts a request's time from when it gets it; what went by before is not given again.
+TEST_F(HandOffTest, ADeadlineThatPassesOnTheWayIsNotStartedAnew) {
+  Make();
+  for (const auto& prefill : {Remote(), std::vector<MemberInfo>{}}) {
+    GenerateRequest request = Request(3 * kBt, 9);
+    request.deadline_s = 1e-9;
+    Heard heard;
+    EXPECT_EQ(Generate(*decode_, request, prefill, &heard).code(), StatusCode::kDeadline);
+    ExpectBothIdle();
+    request.deadline_s = 1000;
+    ASSERT_TRUE(Generate(*decode_, request, prefill, &heard).ok());
+    ExpectRight(*decode_, request, heard, "time enough");
+  }
+  EXPECT_EQ(Count("prefill_fallback"), 0) << "nobody failed";
 }
 
 TEST_F(HandOffTest, HostilePrefillCalls) {

@@ -141,7 +141,7 @@ class StoreClientTest : public ClusterTest {
     cluster_.Join(store_->base.self);
   }
   void Lying(Lie lie) {
-    auto real = wire::Store::Client(kj::heap<StoreService>(store_->context, *store_->blocks, *store_->io));
+    auto real = wire::Store::Client(kj::heap<StoreService>(store_->context, *store_->blocks, *store_->holds, *store_->io));
     store_->base.node->services.store = wire::Store::Client(kj::heap<LyingStore>(kj::mv(real), lie, store_->base));
   }
   /// An answer whose blocks reach the store.
@@ -184,6 +184,55 @@ TEST_F(StoreClientTest, TheNextTurnFindsPromptAndAnswer) {
   ExpectStoreIdle();
 }
 
+/// For a cache handle the store is to have what a worker found in its own pool.
+TEST_F(StoreClientTest, AKeptRequestBringsWhatIsOnlyInThePoolToTheStore) {
+  auto worker = Worker(1);
+  GenerateRequest request = Request(3 * kBt + 1, 5, 1);
+  Heard heard;
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  OpenStore();  // too late for those blocks
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  Wait(worker->store->Drained());
+  EXPECT_EQ(store_->blocks->stats().blocks_memory, 0u) << "they were not computed anew, so nobody wrote them";
+  request.keep = true;
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  ExpectRight(*worker, request, heard, "kept");
+  Wait(worker->store->Drained());
+  EXPECT_EQ(store_->blocks->Lookup(KeyChain(TestRoot(), request.prompt, kBt)), 3u);
+  EXPECT_EQ(store_->blocks->Read(KeyChain(TestRoot(), request.prompt, kBt)[2])->header.token_ids,
+            std::vector<TokenId>(request.prompt.begin() + 2 * kBt, request.prompt.begin() + 3 * kBt));
+  ASSERT_TRUE(Generate(*worker, request, {}, &heard).ok());
+  Wait(worker->store->Drained());
+  EXPECT_EQ(Count(*worker, "blocks_written"), 3) << "what the store has does not travel again";
+  ExpectIdle(*worker);
+  ExpectStoreIdle();
+}
+
+TEST_F(StoreClientTest, AKeptRequestsHandedOverBlocksComeToTheStore) {
+  auto prefill = Worker(2), decode = Worker(3);
+  GenerateRequest request = Request(4 * kBt + 2, 6);
+  Heard heard;
+  ASSERT_TRUE(Generate(*prefill, request, {}, &heard).ok());  // in the prefill worker's pool, and nowhere else
+  OpenStore();
+  request.keep = true;
+  ASSERT_TRUE(Generate(*decode, request, {prefill->base.self}, &heard).ok());
+  ExpectRight(*decode, request, heard, "kept");
+  Wait(prefill->store->Drained());
+  Wait(decode->store->Drained());
+  EXPECT_EQ(store_->blocks->Lookup(KeyChain(TestRoot(), request.prompt, kBt)), 4u);
+  ExpectIdle(*prefill);
+  ExpectIdle(*decode);
+  ExpectStoreIdle();
+}
+
+TEST_F(StoreClientTest, TheStoreLearnsWhoseAChainIs) {
+  OpenStore();
+  GenerateRequest request = Request(3 * kBt + 1, 5, 1);
+  request.tenant = "alice/0123456789abcdef";
+  Fill(request);
+  EXPECT_EQ(store_->blocks->tenants()["alice"].blocks, 3u) << "the salt's chain is its tenant's";
+}
+
 TEST_F(StoreClientTest, PrefillTakesTheStoredPrefixAndPushesIt) {
   OpenStore();
   const GenerateRequest request = Request(4 * kBt + 2, 6);
@@ -196,6 +245,52 @@ TEST_F(StoreClientTest, PrefillTakesTheStoredPrefixAndPushesIt) {
   EXPECT_EQ(prefill->model.tokens, 2u);
   ExpectIdle(*prefill);
   ExpectIdle(*decode);
+}
+
+TEST(FetchPays, GoldenCases) {
+  constexpr size_t kBlock = 1'500'000;  // 64 tokens of the demo model
+  const struct {
+    std::string name;
+    size_t blocks;
+    double bytes_per_s, tokens_per_s;
+    bool want;
+  } cases[] = {
+      {"the store's speed is not known: it is tried", 1, 0, 1200, true},
+      {"nor is that of computing", 1, 1e9, 0, true},
+      {"a block at a gigabyte a second against 53 ms", 1, 1e9, 1200, true},
+      {"ten blocks from a slow disk against half a second", 10, 2e7, 1200, false},
+      {"ten blocks from a disk that keeps up", 10, 4e7, 1200, true},
+      {"a machine that computes a block in a millisecond", 1, 1e9, 64000, false},
+      {"but many blocks are worth the round trip", 40, 1e10, 64000, true},
+      {"nothing to fetch", 0, 1e9, 1200, false},
+  };
+  for (const auto& c : cases) EXPECT_EQ(FetchPays(c.blocks, kBlock, c.bytes_per_s, 64, c.tokens_per_s), c.want) << c.name;
+}
+
+/// A request of low priority loses its blocks to one of high priority; what it had sealed comes back from the store.
+TEST_F(StoreClientTest, APreemptedRequestsBlocksComeBack) {
+  OpenStore();
+  auto worker = Worker(2, {.blocks = 12});
+  const GenerateRequest low = Request(5 * kBt, 7, 20);
+  GenerateRequest high = Request(9 * kBt, 8, 4);
+  high.priority = 1;
+  worker->model.before = [&] {  // on the engine's thread: the low one stands still in its answer until the high one is there
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (worker->model.passes == 10 && worker->engine->load().waiting == 0 && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
+  };
+  auto low_heard = std::make_shared<Heard>(), high_heard = std::make_shared<Heard>();
+  auto first = Start(*worker, low, {}, low_heard);
+  ASSERT_TRUE(Until([&] { return low_heard->tokens.size() >= 5; }));
+  auto second = Start(*worker, high, {}, high_heard);
+  EXPECT_TRUE(second.wait(io_.waitScope).ok());
+  EXPECT_TRUE(first.wait(io_.waitScope).ok());
+  ExpectRight(*worker, low, *low_heard, "preempted");
+  ExpectRight(*worker, high, *high_heard, "the one it gave way to");
+  EXPECT_GE(worker->engine->load().preemptions, 1u);
+  EXPECT_GE(Count(*worker, "blocks_fetched"), 1);
+  Wait(worker->store->Drained());
+  ExpectIdle(*worker);
+  ExpectStoreIdle();
 }
 
 TEST_F(StoreClientTest, LongPrefixesComeInSeveralLookups) {

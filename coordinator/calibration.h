@@ -1,0 +1,29 @@
+// What a prediction's terms leave out: messages, the step that is running, a machine that others use too. A straight line
+// through the last predictions and what happened, in relative errors; misfits count less.
+//
+// Thread: one.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <utility>
+
+namespace baton {
+
+class Calibration {
+ public:
+  /// Values that are not above 0 are ignored.
+  void Add(double predicted_s, double actual_s);
+  /// The line at `predicted_s`; `predicted_s` itself until enough was seen.
+  double Apply(double predicted_s) const { return offset_s_ + factor_ * predicted_s; }
+  double offset_s() const { return offset_s_; }
+  double factor() const { return factor_; }
+
+ private:
+  void Fit();
+
+  std::deque<std::pair<double, double>> samples_;  // predicted, actual; newest last
+  double offset_s_ = 0, factor_ = 1;
+};
+
+}  // namespace baton
