@@ -69,6 +69,15 @@ bool SimStore::MakeRoom(TierLedger& tier, uint64_t capacity) {
   return true;
 }
 
+/// As the live store: the block to come keeps its parent in memory unless that is on disk, for without it nothing could lead to it.
+bool SimStore::MakeMemoryRoom(uint32_t parent) {
+  const bool hold = parent != kNoBlock && memory_.Has(parent) && !entries_[parent].on_disk;
+  if (hold) memory_.Hold(parent);
+  const bool room = MakeRoom(memory_, memory_capacity_);
+  if (hold) memory_.Unhold(parent);
+  return room;
+}
+
 SimTier SimStore::Read(const BlockKey& key) {
   const uint32_t id = FindHeld(key);
   if (id == kNoBlock) return SimTier::kNone;
@@ -78,7 +87,7 @@ SimTier SimStore::Read(const BlockKey& key) {
     return SimTier::kMemory;
   }
   disk_.Use(id);
-  if (memory_capacity_ > 0 && MakeRoom(memory_, memory_capacity_)) {
+  if (memory_capacity_ > 0 && MakeMemoryRoom(index_[id].parent)) {
     const IndexEntry& entry = index_[id];
     index_[id].memory = AnyBlock();
     entries_[id].in_memory = true;
@@ -93,7 +102,7 @@ bool SimStore::PutOne(const BlockKey& key, const BlockKey& parent, uint32_t dept
     disk_.Use(id);
     return true;
   }
-  if (memory_capacity_ > 0 && !MakeRoom(memory_, memory_capacity_)) return false;
+  if (memory_capacity_ > 0 && !MakeMemoryRoom(index_.Find(parent))) return false;
   const uint32_t id = index_.Intern(key);
   if (!index_.Link(id, parent, depth)) {
     index_.Release(id);
