@@ -37,8 +37,7 @@ class DecodeCall final : public EngineClient {
   bool TakeTime();
   kj::Promise<void> Prepare();
   kj::Promise<Status> PrefillAt(MemberInfo worker);
-  using DigestsAnswer = kj::Promise<capnp::Response<wire::Digests::GetResults>>;
-  kj::Promise<Status> OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer, DigestsAnswer digests);
+  kj::Promise<Status> OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer);
   Status Accept(const MemberInfo& worker, Result<Landed> landed, const std::vector<Digest128>& digests);
   kj::Promise<void> PrefillHere();
   kj::Promise<void> Start();
@@ -123,19 +122,16 @@ kj::Promise<Status> DecodeCall::PrefillAt(MemberInfo worker) {
         WriteRequest(request_.request, request_.root, request.initRequest());
         request.setFirstBlock(have);
         context_.WriteTarget(incoming.id, request.initTarget());
-        auto sent = request.send();
-        DigestsAnswer digests = sent.getDigests().getRequest().send();  // asked for already: they come with the answer
-        auto answer = (*peer)->Guard(kj::Promise<capnp::Response<wire::Prefill::PrefillResults>>(kj::mv(sent)));
-        auto done = answer.then([this, worker, landed = kj::mv(incoming.landed), digests = kj::mv(digests)](capnp::Response<wire::Prefill::PrefillResults> r) mutable {
-          return OnPrefilled(worker, kj::mv(landed), kj::mv(r), kj::mv(digests));
+        auto answer = (*peer)->Guard(kj::Promise<capnp::Response<wire::Prefill::PrefillResults>>(request.send()));
+        auto done = answer.then([this, worker, landed = kj::mv(incoming.landed)](capnp::Response<wire::Prefill::PrefillResults> r) mutable {
+          return OnPrefilled(worker, kj::mv(landed), kj::mv(r));
         });
         // The landing's deadline is the call's: an answer after it is of no use.
         return CatchAsStatus(context_.timer.timeoutAfter(context_.timeout.count() * kj::NANOSECONDS, (*peer)->Guard(kj::mv(done))));
       });
 }
 
-kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer,
-                                           DigestsAnswer digests) {
+kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBlocks landed, capnp::Response<wire::Prefill::PrefillResults> answer) {
   const Status status = ReadStatus(answer.getStatus());
   if (!status.ok()) return status;
   const RequestStats stats = ReadStats(answer.getStats());
@@ -149,8 +145,10 @@ kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBloc
     SendRoute(known);
     SendTokens(&*first_token_, 1);
   }
+  // Not asked for ahead of the answer: a call that waits for the prefill's result would keep the prefill going after its caller had gone.
+  auto digests = answer.getDigests();
   const Instant begin = context_.clock.Now();
-  auto read = digests.then([](capnp::Response<wire::Digests::GetResults> r) {
+  auto read = digests.getRequest().send().then([](capnp::Response<wire::Digests::GetResults> r) {
     std::vector<Digest128> out;
     for (const auto digest : r.getDigests()) out.push_back(ReadDigest(digest));
     return out;
@@ -161,7 +159,7 @@ kj::Promise<Status> DecodeCall::OnPrefilled(const MemberInfo& worker, LandedBloc
       if (status.ok()) counters_.exposed_s.Observe(ToSeconds(context_.clock.Now() - begin));
       return status;
     });
-  }).attach(answer.getDigests());  // dropping it ends the hand-off
+  }).attach(kj::mv(digests));  // dropping it ends the hand-off
 }
 
 /// The landed blocks become this request's, and the full ones everybody's here.
