@@ -79,13 +79,14 @@ Process::Process(World& world, SimNetwork& network, SimFabric& fabric, Host& hos
   session_ = std::make_unique<MemberSession>(timer_, [this] { return FindCoordinator(); }, info_, members_, FromSeconds(setup_.heartbeat_s), Hooks());
   if (Plays("gateway")) {
     backend_ = std::make_unique<ClusterBackend>(ClusterBackendConfig{.tenant_secret = "secret"}, timer_, clock_, metrics_, *peers_, *session_, members_);
-    background_.Add(backend_->Ready());
+    background_->Add(backend_->Ready());
   }
   Join();
 }
 
 Process::~Process() noexcept {
   const auto problem = kj::runCatchingExceptions([this]() {
+    background_ = nullptr;  // joining, announcing: it names the session
     services_ = NodeServices();
     server_ = nullptr;
     backend_ = nullptr;
@@ -125,6 +126,7 @@ void Process::Build() {
   if (Plays("coordinator")) {
     CoordinatorConfig config;
     config.membership.dead_after_s = setup_.dead_after_s;
+    if (host_.life > 1) config.membership.settle_s = setup_.settle_s;
     config.router.local_prefill_tokens = setup_.local_prefill_tokens;
     coordinator_ = std::make_unique<Coordinator>(config, clock_, metrics_);
     wire::Coordinator::Client client = kj::heap<CoordinatorService>(*coordinator_, metrics_, timer_);
@@ -169,6 +171,9 @@ MemberSession::Hooks Process::Hooks() {
     out.setFreeBlocks(static_cast<uint32_t>(pool.free + pool.cached));
     out.setTotalBlocks(static_cast<uint32_t>(pool.total));
   };
+  if (!Plays("coordinator")) {
+    hooks.on_silent = [this] { peers_->Forget({setup_.coordinator, 1}, "the coordinator gave no answer"); };
+  }
   hooks.changes = [this](bool snapshot) {
     std::vector<HeldChange> changes;
     const auto take = [&](auto& holder) {
@@ -187,7 +192,7 @@ MemberSession::Hooks Process::Hooks() {
 }
 
 void Process::Join() {
-  background_.Add(session_->Join(FromSeconds(setup_.connect_timeout_s)).then([this](Status status) {
+  background_->Add(session_->Join(FromSeconds(setup_.connect_timeout_s)).then([this](Status status) {
     if (status.ok()) status = StartTransport();
     if (status.ok()) Announce();
     else Exit(status);
@@ -215,7 +220,7 @@ Status Process::StartTransport() {
   members_.Watch([this](const MemberInfo& gone) {
     LOG_INFO("{}: {} (worker {}) is gone", host_.name, gone.name, gone.id.value);
     pump_->Disconnect(gone.id);
-    peers_->Forget(gone.address, "the worker was declared dead");
+    if (!gone.Has("coordinator")) peers_->Forget(gone.address, "the worker was declared dead");
   });
   if (pool_ != nullptr) StartWorker(self);
   if (store_ != nullptr) StartStore(self);
@@ -232,7 +237,8 @@ void Process::StartWorker(const MemberInfo& self) {
   engine.step_token_budget = setup_.step_token_budget;
   engine.prefill_chunk_tokens = setup_.prefill_chunk_tokens;
   engine_ = std::make_unique<EngineHost>(
-      engine, *model_, *pool_, clock_, loop_, [this](SealedBlock block, const BlockKey& first) { store_client_->PutBehind(std::move(block), first); }, EngineHost::FetchBlocks(),
+      engine, *model_, *pool_, clock_, loop_, [this](SealedBlock block, const BlockKey& first) { store_client_->PutBehind(std::move(block), first); },
+      [this](std::vector<BlockKey> chain, size_t have) { return store_client_->FetchIfSooner(std::move(chain), have, setup_.prefill_chunk_tokens / setup_.step_s); },
       [this](Engine& e) { return std::make_shared<EngineDrive>(world_, host_, setup_.step_s, e); });
   services_.decode = wire::Decode::Client(kj::heap<DecodeService>(*worker_, *engine_, *store_client_));
   services_.prefill = wire::Prefill::Client(kj::heap<PrefillService>(*worker_, *engine_, *store_client_));
@@ -246,7 +252,7 @@ void Process::StartStore(const MemberInfo& self) {
 }
 
 void Process::Announce() {
-  background_.Add(session_->Announce(pump_->kind(), pump_->address()).then([this](Status status) {
+  background_->Add(session_->Announce(pump_->kind(), pump_->address()).then([this](Status status) {
     ready_ = status.ok();
     if (!ready_) Exit(status);
   }));

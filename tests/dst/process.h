@@ -27,7 +27,7 @@ namespace baton::dst {
 struct ClusterSetup {
   KvLayout layout{.layers = 2, .kv_heads = 1, .head_dim = 4, .block_tokens = 4, .dtype = KvDtype::kF32};
   uint32_t vocab = 50;
-  double heartbeat_s = 0.2, dead_after_s = 2, connect_timeout_s = 2, transfer_timeout_s = 4;
+  double heartbeat_s = 0.2, dead_after_s = 2, connect_timeout_s = 2, transfer_timeout_s = 4, settle_s = 1;
   double step_s = 0.004;  // of an engine
   uint32_t pool_blocks = 64, store_blocks = 200, max_running = 8, step_token_budget = 64, prefill_chunk_tokens = 16;
   uint32_t local_prefill_tokens = 8;
@@ -109,7 +109,7 @@ class Process {
   Endpoint* endpoint_ = nullptr;  // the pump's
   std::unique_ptr<TransferPump> pump_;
   bool ready_ = false, turn_due_ = false;
-  Background background_{"simulated rank"};
+  std::unique_ptr<Background> background_ = std::make_unique<Background>("simulated rank");
 };
 
 }  // namespace baton::dst
