@@ -1,5 +1,7 @@
 #include "base/block_key.h"
 
+#include "base/bytes.h"
+
 namespace baton {
 namespace {
 
@@ -9,20 +11,13 @@ void UpdateField(Sha256Hasher& hasher, Bytes field) {
   hasher.Update(field);
 }
 
-int HexValue(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 }  // namespace
 
 Result<BlockKey> ParseBlockKey(std::string_view hex) {
   BlockKey key;
   if (hex.size() != key.bytes.size() * 2) return InvalidError("a block key has 64 hex digits, this one has {}", hex.size());
   for (size_t i = 0; i < key.bytes.size(); ++i) {
-    const int high = HexValue(hex[2 * i]), low = HexValue(hex[2 * i + 1]);
+    const int high = HexDigit(hex[2 * i]), low = HexDigit(hex[2 * i + 1]);
     if (high < 0 || low < 0) return InvalidError("block key '{}' has a character that is not a hex digit", hex);
     key.bytes[i] = static_cast<std::byte>(high * 16 + low);
   }

@@ -29,6 +29,11 @@ template <typename T>
 template <typename T>
 [[nodiscard]] bool CheckedMul(T a, T b, T* out) { return !__builtin_mul_overflow(a, b, out); }
 
+/// The value of a hexadecimal digit of either case, or -1.
+constexpr int HexDigit(char c) {
+  return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 constexpr uint64_t RoundUp(uint64_t value, uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr uint64_t CeilDiv(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 

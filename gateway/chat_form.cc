@@ -45,10 +45,7 @@ class ChatForm final : public AnswerForm {
 
   void End(std::string& out, const Choice& choice, std::string_view rest) override {
     ToolCallReader& reader = ReaderOf(choice);
-    ToolCallReader::Piece piece = reader.Push(rest);
-    ToolCallReader::Piece last = reader.Finish();
-    piece.text += last.text;
-    piece.calls.insert(piece.calls.end(), last.calls.begin(), last.calls.end());
+    const ToolCallReader::Piece piece = reader.PushLast(rest);
     OpenChunk(out, choice);
     out += ",\"delta\":{";
     AppendPiece(out, choice, piece, false);
@@ -66,10 +63,7 @@ class ChatForm final : public AnswerForm {
       out += choice == choices.front() ? "{\"index\":" : ",{\"index\":";
       AppendInteger(out, choice->index());
       ToolCallReader reader(request_.tools);
-      ToolCallReader::Piece piece = reader.Push(choice->text());
-      ToolCallReader::Piece last = reader.Finish();
-      piece.calls.insert(piece.calls.end(), last.calls.begin(), last.calls.end());
-      piece.text += last.text;
+      const ToolCallReader::Piece piece = reader.PushLast(choice->text());
       out += ",\"message\":{\"role\":\"assistant\",\"content\":";
       if (piece.text.empty() && !piece.calls.empty()) out += "null";
       else AppendJsonString(out, piece.text);

@@ -119,7 +119,8 @@ std::string ReadTextFormat(FieldReader& fields) {
   const Json* text = fields.Find("text");
   const Json* format = text != nullptr ? Member(*text, "format") : nullptr;
   if (format == nullptr) return "";
-  const auto gbnf = FromType(*format, Member(*format, "schema"));
+  auto wanted = FromType(*format, Member(*format, "schema"));
+  const auto gbnf = wanted.ok() && wanted->empty() ? wanted : Checked(std::move(wanted));
   if (!gbnf.ok()) fields.Fail("text.format", fmt::format("'text.format': {}", gbnf.status().message()));
   return gbnf.ok() ? *gbnf : "";
 }

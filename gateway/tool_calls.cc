@@ -107,6 +107,13 @@ ToolCallReader::Piece ToolCallReader::Finish() {
   return out;
 }
 
+ToolCallReader::Piece ToolCallReader::PushLast(std::string_view text) {
+  Piece out = Push(text), held = Finish();
+  out.text += held.text;
+  out.calls.insert(out.calls.end(), held.calls.begin(), held.calls.end());
+  return out;
+}
+
 Result<std::string> ToolCallGbnf(const Json& tools, const std::string& only) {
   Json calls = Json::array();
   for (const Json& tool : tools) {

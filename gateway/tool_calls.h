@@ -29,6 +29,8 @@ class ToolCallReader {
   Piece Push(std::string_view text);
   /// The answer ended: what was held back.
   Piece Finish();
+  /// The answer's end: Push and Finish in one.
+  Piece PushLast(std::string_view text);
   /// Calls given so far.
   uint32_t calls() const { return calls_; }
 

@@ -5,6 +5,7 @@
 #include <queue>
 #include <tuple>
 
+#include "base/bytes.h"
 #include "model/tokenizer_utf8.h"
 
 namespace baton {
@@ -28,13 +29,6 @@ struct Gpt2Alphabet {
 const Gpt2Alphabet& Alphabet() {
   static const Gpt2Alphabet alphabet;
   return alphabet;
-}
-
-int HexDigit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;
 }
 
 }  // namespace

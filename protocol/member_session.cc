@@ -9,7 +9,6 @@ namespace {
 
 constexpr kj::Duration kRetry = 100 * kj::MILLISECONDS;
 constexpr Duration kJoinAgain = std::chrono::seconds(10);
-constexpr int kSilentBeats = 10;  // heartbeats without an answer after which the coordinator counts as gone
 constexpr int kIdleFactor = 2;  // an idle worker has less to say; still thrice before it would count as dead
 constexpr kj::Duration kRegisterTimeout = 5 * kj::SECONDS;
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/bytes.h"
 #include "model/grammar/grammar.h"
 #include "model/grammar/grammar_builder.h"
 #include "model/tokenizer_utf8.h"
@@ -43,6 +44,8 @@ class GbnfReader {
     const size_t newline = before.rfind('\n');
     return InvalidError("grammar, line {}, column {}: {}", line, before.size() - (newline == std::string_view::npos ? 0 : newline + 1) + 1, what);
   }
+
+  Status TooLarge() const { return Wrong(fmt::format("more than {} symbols once repetitions are written out; lower the counts", kMaxGrammarSymbols)); }
 
   /// Spaces and comments; line ends too where a rule may go on over them.
   void SkipSpace(bool newlines) {
@@ -98,7 +101,7 @@ class GbnfReader {
       if (!item) return OkStatus();
       RETURN_IF_ERROR(ReadRepetitions(*item));
       out.insert(out.end(), item->begin(), item->end());
-      if (builder_.full()) return Wrong(fmt::format("more than {} symbols once repetitions are written out; lower the counts", kMaxGrammarSymbols));
+      if (builder_.full()) return TooLarge();
     }
   }
 
@@ -148,8 +151,7 @@ class GbnfReader {
     if (digits == 0 || at_ + digits > text_.size()) return Wrong("an unknown escape; known are \\n \\r \\t \\\\ \\\" \\[ \\] \\xHH \\uHHHH \\UHHHHHHHH");
     uint64_t code = 0;
     for (size_t i = 0; i < digits; ++i) {
-      const char c = text_[at_++];
-      const int value = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int value = HexDigit(text_[at_++]);
       if (value < 0) return Wrong("an escape with a character that is no hexadecimal digit");
       code = code * 16 + static_cast<uint64_t>(value);
     }
@@ -229,7 +231,7 @@ class GbnfReader {
         return OkStatus();
       }
       item = builder_.Repeat(item, least, most);
-      if (builder_.full()) return Wrong(fmt::format("more than {} symbols once repetitions are written out; lower the counts", kMaxGrammarSymbols));
+      if (builder_.full()) return TooLarge();
     }
   }
 

@@ -16,7 +16,8 @@ namespace baton {
 /// The text is one JSON value as `schema` describes it: types, enum, const, properties in the order given, required,
 /// additionalProperties (absent: none where properties are given), items, prefixItems, counts, lengths, pattern, the formats
 /// date, time, date-time and uuid, bounds of numbers, anyOf, oneOf, allOf, $ref within the schema, recursion. `true` and {}
-/// allow any value. Errors: kInvalid for a keyword that could not be kept (never ignored silently); says where it stands.
+/// allow any value. Other formats are annotations. Beside enum and const other keywords of the same schema are not looked at, beside $ref
+/// they are refused. Errors: kInvalid for a keyword that is not one of these; says where it stands.
 Result<std::string> JsonSchemaToGbnf(const nlohmann::ordered_json& schema);
 /// The text is one JSON object, whatever is in it.
 std::string JsonObjectGbnf();

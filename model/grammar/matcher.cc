@@ -10,6 +10,7 @@ namespace {
 using Kind = Grammar::Kind;
 
 constexpr uint32_t kNoFrame = UINT32_MAX;
+constexpr const char* kTooManyWays = "the grammar can read this text in too many ways at once; make its alternatives begin differently";
 constexpr size_t kMaxTops = 2048;            // ways a text can be read at once
 constexpr size_t kMaxFrames = size_t{1} << 20;
 constexpr size_t kMaxStates = size_t{1} << 14;  // a transition table of 1 KiB each
@@ -88,7 +89,7 @@ void GrammarMatcher::Close(uint32_t symbol, uint32_t parent, StateEntry& out) {
     open_.pop_back();
     if (!closed_.insert(uint64_t{at} << 32 | below).second) continue;
     if (closed_.size() > 16 * kMaxTops || frames_.size() > kMaxFrames) {
-      failure_ = "the grammar can read this text in too many ways at once; make its alternatives begin differently";
+      failure_ = kTooManyWays;
       return;
     }
     const Grammar::Symbol next = grammar_.symbols[at];
@@ -115,7 +116,7 @@ GrammarMatcher::State GrammarMatcher::Step(State state, uint8_t byte) {
     if (grammar_.sets[grammar_.symbols[top.symbol].index].test(byte)) Close(top.symbol + 1, top.parent, next);
   }
   if (next.tops.size() > kMaxTops || states_.size() > 4 * kMaxStates) {
-    failure_ = "the grammar can read this text in too many ways at once; make its alternatives begin differently";
+    failure_ = kTooManyWays;
   }
   const State to = failure_.empty() ? InternState(std::move(next)) : kDead;
   transitions_[state][byte] = static_cast<int32_t>(to);

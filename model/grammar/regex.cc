@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "base/bytes.h"
 #include "model/grammar/grammar_text.h"
 #include "model/tokenizer_utf8.h"
 
@@ -121,8 +122,7 @@ class RegexReader {
   Result<char32_t> ReadHex(size_t digits) {
     char32_t value = 0;
     for (size_t i = 0; i < digits; ++i, ++at_) {
-      const char c = at_ < text_.size() ? text_[at_] : 'x';
-      const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int digit = at_ < text_.size() ? HexDigit(text_[at_]) : -1;
       if (digit < 0) return Wrong("expected a hexadecimal digit");
       value = value * 16 + static_cast<char32_t>(digit);
     }

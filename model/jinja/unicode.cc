@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "base/bytes.h"
 #include "model/tokenizer_utf8.h"
 
 namespace baton::jinja {
@@ -15,12 +16,6 @@ namespace {
 UChar32 Code(char32_t c) { return static_cast<UChar32>(c); }
 bool IsCased(char32_t c) { return u_isULowercase(Code(c)) || u_isUUppercase(Code(c)) || u_charType(Code(c)) == U_TITLECASE_LETTER; }
 bool IsCaseIgnorable(char32_t c) { return u_hasBinaryProperty(Code(c), UCHAR_CASE_IGNORABLE); }
-
-int HexValue(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  const char lower = static_cast<char>(c | 0x20);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
 
 // Greek sigma is written differently at the end of a word.
 bool IsFinalSigma(const std::u32string& text, size_t at) {
@@ -130,7 +125,7 @@ bool Unescape(std::string_view literal, std::string& out, std::string& problem) 
       const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : 8;
       uint32_t code = 0;
       for (size_t k = 1; k <= digits; ++k) {
-        const int value = i + k < literal.size() ? HexValue(literal[i + k]) : -1;
+        const int value = i + k < literal.size() ? HexDigit(literal[i + k]) : -1;
         if (value < 0) {
           problem = std::string("a string has a \\") + c + " without its " + std::to_string(digits) + " hexadecimal digits";
           return false;

@@ -63,7 +63,6 @@ ModelIdentity IdentityOf(const Model& model) {
 
 Process::Process(World& world, SimNetwork& network, SimFabric& fabric, Host& host, Disk& disk, const ClusterSetup& setup, std::vector<std::string> roles)
     : world_(world),
-      network_(network),
       fabric_(fabric),
       host_(host),
       disk_(disk),

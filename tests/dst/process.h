@@ -75,7 +75,6 @@ class Process {
   kj::Promise<Result<wire::Coordinator::Client>> FindCoordinator();
 
   World& world_;
-  SimNetwork& network_;
   SimFabric& fabric_;
   Host& host_;
   Disk& disk_;

@@ -62,7 +62,6 @@ SimWire::SimWire(SimFabric& fabric, Host& at, WorkerId self, Incarnation incarna
       world_(fabric.world_),
       at_(at),
       serial_(++fabric.serial_),
-      life_(at.life),
       self_(self),
       incarnation_(incarnation),
       address_(fmt::format("sim:{}:{}", at.name, serial_)),

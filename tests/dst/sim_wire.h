@@ -102,7 +102,7 @@ class SimWire final : public Wire {
   SimFabric& fabric_;
   World& world_;
   Host& at_;
-  const uint64_t serial_, life_;
+  const uint64_t serial_;
   const WorkerId self_;
   const Incarnation incarnation_;
   const std::string address_;

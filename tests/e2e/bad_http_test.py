@@ -250,7 +250,10 @@ def test_broken_http():
         begin = time.monotonic()
         with Raw() as raw:
             raw.send(data)
-            raw.socket.shutdown(socket.SHUT_WR)
+            try:
+                raw.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the server was faster and has closed already
             answer = raw.answer()
             assert time.monotonic() - begin < 10, f"{data[:60]!r} held the connection"
             if answer is not None:

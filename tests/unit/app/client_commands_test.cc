@@ -1,34 +1,13 @@
 // chat, top and bench load against a gateway with a fake backend.
-#include <iostream>
-#include <sstream>
-
-#include "app/cli.h"
 #include "app/http_client.h"
 #include "app/load_report.h"
 #include "app/load_trace.h"
 #include "base/log.h"
+#include "tests/unit/app/run_program.h"
 #include "tests/unit/gateway/fake_support.h"
 
 namespace baton {
 namespace {
-
-struct Outcome {
-  int code;
-  std::string out, err;
-  nlohmann::json json() const { return nlohmann::json::parse(out, nullptr, false); }
-};
-
-Outcome RunCommand(std::vector<std::string> arguments, const std::string& input = "") {
-  std::istringstream lines(input);
-  std::streambuf* old = std::cin.rdbuf(lines.rdbuf());
-  std::cin.clear();
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int code = RunProgram({std::move(arguments), {}, {}});
-  std::cin.rdbuf(old);
-  std::string err = testing::internal::GetCapturedStderr();
-  return {code, testing::internal::GetCapturedStdout(), std::move(err)};
-}
 
 class ClientCommands : public testing::Test {
  protected:
@@ -39,7 +18,7 @@ class ClientCommands : public testing::Test {
 };
 
 TEST_F(ClientCommands, ChatKeepsTheConversation) {
-  const Outcome run = RunCommand({"chat", "--url", Url(), "--system", "be kind", "--json"}, "hi\nagain\n/reset\nfresh\n/quit\nnever\n");
+  const Outcome run = RunBaton({"chat", "--url", Url(), "--system", "be kind", "--json"}, "hi\nagain\n/reset\nfresh\n/quit\nnever\n");
   ASSERT_EQ(run.code, 0) << run.err;
   std::istringstream lines(run.out);
   std::vector<nlohmann::json> answers;
@@ -59,7 +38,7 @@ TEST_F(ClientCommands, ChatKeepsTheConversation) {
 }
 
 TEST_F(ClientCommands, ChatOfAPipePrintsAnswersAndStats) {
-  const Outcome run = RunCommand({"chat", "--url", Url()}, "hi\n/stats\n");
+  const Outcome run = RunBaton({"chat", "--url", Url()}, "hi\n/stats\n");
   EXPECT_EQ(run.code, 0);
   EXPECT_EQ(run.out.substr(0, 12), "Hello world\n");
   EXPECT_NE(run.out.find("9 of them cached; route: prefill=1"), std::string::npos) << run.out;
@@ -69,7 +48,7 @@ TEST_F(ClientCommands, ChatFailsWhereTheServerDoes) {
   FakeScript script;
   script.error = ExhaustedError("the queue is full");
   server_.backend().Push(script);
-  const Outcome run = RunCommand({"chat", "--url", Url()}, "hi\n");
+  const Outcome run = RunBaton({"chat", "--url", Url()}, "hi\n");
   EXPECT_EQ(run.code, 1);
   EXPECT_NE(run.err.find("the queue is full"), std::string::npos);
 }
@@ -79,7 +58,7 @@ TEST_F(ClientCommands, ChatSaysWhenAStreamBreaks) {
   script.tokens = {FakeCodec::kHello};
   script.error = UnavailableError("the worker died");
   server_.backend().Push(script);
-  const Outcome run = RunCommand({"chat", "--url", Url()}, "hi\n");
+  const Outcome run = RunBaton({"chat", "--url", Url()}, "hi\n");
   EXPECT_EQ(run.code, 1);
   EXPECT_NE(run.err.find("the worker died"), std::string::npos) << run.err;
 }
@@ -91,26 +70,26 @@ TEST(ClientCommand, WithoutAServer) {
   for (const std::vector<std::string>& command : {std::vector<std::string>{"chat"}, {"top", "--once"}, {"bench", "load", "--requests", "1"}}) {
     std::vector<std::string> arguments = command;
     arguments.insert(arguments.end(), {"--url", url});
-    const Outcome run = RunCommand(arguments, "hi\n");
+    const Outcome run = RunBaton(arguments, "hi\n");
     EXPECT_EQ(run.code, 1);
     EXPECT_NE(run.err.find(std::to_string(port)), std::string::npos) << run.err;
   }
-  EXPECT_EQ(RunCommand({"top", "--url", "https://x"}).code, 2);
+  EXPECT_EQ(RunBaton({"top", "--url", "https://x"}).code, 2);
 }
 
 TEST_F(ClientCommands, Top) {
-  const Outcome run = RunCommand({"top", "--url", Url(), "--once", "--json"});
+  const Outcome run = RunBaton({"top", "--url", Url(), "--once", "--json"});
   ASSERT_EQ(run.code, 0) << run.err;
   EXPECT_EQ(run.json()["ready"], true);
   EXPECT_EQ(run.json()["cluster"], (nlohmann::json{{"workers", nlohmann::json::array()}}));
-  EXPECT_EQ(RunCommand({"top", "--url", Url(), "--once"}).code, 0);
+  EXPECT_EQ(RunBaton({"top", "--url", Url(), "--once"}).code, 0);
 }
 
 TEST_F(ClientCommands, BenchLoad) {
   FakeScript script;
   script.tokens = {'a', 'b', 'c', 'd', 'e'};
   server_.backend().default_script = script;
-  const Outcome run = RunCommand({"bench", "load", "--url", Url(), "--concurrency", "4", "--requests", "20", "--prompt-tokens", "10", "--max-tokens", "5", "--json"});
+  const Outcome run = RunBaton({"bench", "load", "--url", Url(), "--concurrency", "4", "--requests", "20", "--prompt-tokens", "10", "--max-tokens", "5", "--json"});
   ASSERT_EQ(run.code, 0) << run.err << run.out;
   const auto json = run.json();
   EXPECT_EQ(json["requests"], 20);
@@ -130,10 +109,10 @@ TEST_F(ClientCommands, BenchLoadCountsErrors) {
   FakeScript script;
   script.error = ExhaustedError("full");
   server_.backend().Push(script);
-  const Outcome run = RunCommand({"bench", "load", "--url", Url(), "--requests", "3", "--prompt-tokens", "4", "--max-tokens", "2", "--json"});
+  const Outcome run = RunBaton({"bench", "load", "--url", Url(), "--requests", "3", "--prompt-tokens", "4", "--max-tokens", "2", "--json"});
   EXPECT_EQ(run.code, 1);
   EXPECT_EQ(run.json()["errors"], (nlohmann::json{{"429: full", 1}}));
-  EXPECT_EQ(RunCommand({"bench", "load", "--url", Url(), "--prompt-tokens", "5000"}).code, 2);
+  EXPECT_EQ(RunBaton({"bench", "load", "--url", Url(), "--prompt-tokens", "5000"}).code, 2);
 }
 
 class TraceFile : public testing::Test {

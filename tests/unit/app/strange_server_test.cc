@@ -4,11 +4,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <iostream>
-
 #include "app/answer_stream.h"
-#include "app/cli.h"
 #include "app/http_client.h"
+#include "tests/unit/app/run_program.h"
 
 namespace baton {
 namespace {
@@ -70,23 +68,6 @@ std::string Whole(const std::string& body, const std::string& status = "200 OK",
   return "HTTP/1.1 " + status + "\r\nConnection: close\r\nContent-Type: " + type + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 std::string Stream(const std::string& events) { return "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + events; }
-
-struct Outcome {
-  int code;
-  std::string out, err;
-};
-
-Outcome RunBaton(std::vector<std::string> arguments, const std::string& input = "") {
-  std::istringstream lines(input);
-  std::streambuf* old = std::cin.rdbuf(lines.rdbuf());
-  std::cin.clear();
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int code = RunProgram({std::move(arguments), {}, {}});
-  std::cin.rdbuf(old);
-  std::string err = testing::internal::GetCapturedStderr();
-  return {code, testing::internal::GetCapturedStdout(), std::move(err)};
-}
 
 TEST(StrangeServer, ChatSaysWhatWentWrong) {
   const std::vector<std::pair<std::string, std::string>> replies = {
