@@ -102,12 +102,17 @@ Status HoldTable::PinAll(const CacheRecord& record, std::span<const BlockKey> ke
   const double left_s = record.pinned() ? kForeverS : std::min(kForeverS, record.expires_unix_s - clock_.UnixSeconds());
   const auto pinned = store_.Pin(keys, clock_.Now() + FromSeconds(std::max(0.0, left_s)));
   if (pinned.ok()) return OkStatus();
+  UnpinUnheld(keys);
+  return pinned.status();
+}
+
+/// Takes back the pins of what no record holds.
+void HoldTable::UnpinUnheld(std::span<const BlockKey> keys) {
   std::vector<BlockKey> undo;
   for (const BlockKey& key : keys) {
     if (!holds_.contains(key)) undo.push_back(key);
   }
   store_.Unpin(undo);
-  return pinned.status();
 }
 
 Result<HeldBlocks> HoldTable::Hold(const CacheRecord& record, std::span<const BlockKey> keys, bool all) {
@@ -116,17 +121,18 @@ Result<HeldBlocks> HoldTable::Hold(const CacheRecord& record, std::span<const Bl
   Entry entry{record, Distinct(keys)};
   RETURN_IF_ERROR(Check(record, entry.keys));
   RETURN_IF_ERROR(CheckRoom(record, entry.keys));
-  const HeldBlocks held = store_.Describe(entry.keys);
+  HeldBlocks held = store_.Describe(entry.keys);
   if (all && held.held < entry.keys.size()) return held;
   RETURN_IF_ERROR(PinAll(record, entry.keys));
+  held = store_.Describe(entry.keys);  // others may have made room meanwhile; what is pinned now stays
+  if (all && held.held < entry.keys.size()) {
+    UnpinUnheld(entry.keys);
+    return held;
+  }
   const auto former = entries_.find(record.id);
   if (former == entries_.end() || !(former->second.record == record)) {
     if (const Status written = WriteFile(entry); !written.ok()) {
-      std::vector<BlockKey> undo;
-      for (const BlockKey& key : entry.keys) {
-        if (!holds_.contains(key)) undo.push_back(key);
-      }
-      store_.Unpin(undo);
+      UnpinUnheld(entry.keys);
       return written;
     }
   }

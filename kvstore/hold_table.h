@@ -67,6 +67,7 @@ class HoldTable {
   Status Check(const CacheRecord& record, std::span<const BlockKey> keys) const;
   Status CheckRoom(const CacheRecord& record, std::span<const BlockKey> keys);
   Status PinAll(const CacheRecord& record, std::span<const BlockKey> keys);
+  void UnpinUnheld(std::span<const BlockKey> keys);
   void Show();
   void Count(const Entry& entry);
   void Uncount(const Entry& entry);

@@ -87,7 +87,7 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
     if (!send.status.ok()) return;
     if (Reach(to, &send.status)) send.status = transport_->Push(id, to.id, segments);
     if (!send.status.ok()) {
-      if (send.open_segments > 0) transport_->Cancel(id);  // of former pushes: they are the transport's until it says so
+      transport_->Cancel(id);  // the receiver need not wait for its deadline; former pushes' segments are the transport's until it says so
       return;
     }
     send.peer = to.id;
