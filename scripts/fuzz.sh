@@ -15,7 +15,7 @@ ninja -C "$dir" -j "${BATON_BUILD_JOBS:-$(nproc)}" write_seeds "${targets[@]/%/_
 "$dir/bin/write_seeds" "$dir/seeds" >&2
 for target in "${targets[@]}"; do
   mkdir -p "$dir/corpus/$target" "$dir/seeds/$target"
-  # A file is at most a few kilobytes here, so 512 MB and five seconds for one are a finding.
-  "$dir/bin/${target}_fuzz" -max_total_time="$seconds" -max_len=65536 -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=512 -print_final_stats=1 \
+  # A file is at most a few kilobytes here, so 512 MB or 25 seconds (a busy machine, sanitizers) for one are a finding.
+  "$dir/bin/${target}_fuzz" -max_total_time="$seconds" -max_len=65536 -timeout=25 -rss_limit_mb=1024 -malloc_limit_mb=512 -print_final_stats=1 \
     -artifact_prefix="$dir/$target-" "$dir/corpus/$target" "$dir/seeds/$target"
 done
