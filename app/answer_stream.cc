@@ -1,5 +1,6 @@
 #include "app/answer_stream.h"
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -16,6 +17,17 @@ struct Reading {
   void OnData(std::string_view data, Instant now);
 };
 
+/// A count of a usage object; 0 where there is none.
+uint32_t Count(const nlohmann::json& usage, const char* name) {
+  const auto it = usage.find(name);
+  return it == usage.end() || !it->is_number_unsigned() ? 0 : static_cast<uint32_t>(std::min<uint64_t>(it->get<uint64_t>(), UINT32_MAX));
+}
+
+std::string MessageOf(const nlohmann::json& error) {
+  const bool known = error.is_object() && error.contains("message") && error["message"].is_string();
+  return known ? error["message"].get<std::string>() : "error " + error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 void Reading::OnData(std::string_view data, Instant now) {
   if (data == "[DONE]") {
     done = true;
@@ -26,16 +38,17 @@ void Reading::OnData(std::string_view data, Instant now) {
     answer.error = "the server sent an event that is not JSON";
     return;
   }
-  if (json.contains("error")) answer.error = json["error"].is_object() ? json["error"].value("message", "error") : "error";
+  if (json.contains("error")) answer.error = MessageOf(json["error"]);
   if (const auto usage = json.find("usage"); usage != json.end() && usage->is_object()) {
-    answer.prompt_tokens = usage->value("prompt_tokens", uint64_t{0});
-    answer.tokens = usage->value("completion_tokens", uint64_t{0});
+    answer.prompt_tokens = Count(*usage, "prompt_tokens");
+    answer.tokens = Count(*usage, "completion_tokens");
     if (usage->contains("prompt_tokens_details") && (*usage)["prompt_tokens_details"].is_object()) {
-      answer.cached_tokens = (*usage)["prompt_tokens_details"].value("cached_tokens", uint64_t{0});
+      answer.cached_tokens = Count((*usage)["prompt_tokens_details"], "cached_tokens");
     }
   }
   if (!json.contains("choices") || !json["choices"].is_array() || json["choices"].empty()) return;
   const auto& choice = json["choices"][0];
+  if (!choice.is_object()) return;
   const auto& piece = choice.contains("delta") ? choice["delta"] : choice;
   if (piece.contains("role")) return;  // says nothing yet
   const char* field = choice.contains("delta") ? "content" : "text";

@@ -41,8 +41,7 @@ int Fail(const Status& status) {
 namespace {
 
 /// The word of the line that `app` does not know: where a subcommand is due the first that is none, else the first such flag.
-std::string UnknownWord(const CLI::App& app, const CommandLine& line, const std::vector<std::string>& known, const std::vector<std::string>& path) {
-  const bool wants_subcommand = !app.get_subcommands({}).empty();
+std::string UnknownWord(bool wants_subcommand, const CommandLine& line, const std::vector<std::string>& known, const std::vector<std::string>& path) {
   for (const std::string& word : line.arguments) {
     const bool is_flag = word.rfind("--", 0) == 0;
     const std::string name = word.substr(0, word.find('='));
@@ -62,9 +61,20 @@ int WrongUsage(const CLI::App& app, const CommandLine& line, const CLI::ParseErr
     path.push_back(shown->get_name());
   }
   std::vector<std::string> known;
-  for (const CLI::App* sub : shown->get_subcommands({})) known.push_back(sub->get_name());
-  for (const CLI::Option* option : shown->get_options()) known.push_back("--" + option->get_single_name());
-  const std::string word = UnknownWord(*shown, line, known, path);
+  const auto add_options = [&known](const CLI::App& of) {
+    for (const CLI::Option* option : of.get_options()) known.push_back("--" + option->get_single_name());
+  };
+  bool wants_subcommand = false;
+  for (const CLI::App* sub : shown->get_subcommands({})) {
+    if (sub->get_name().empty()) {  // a group of options
+      add_options(*sub);
+    } else {
+      known.push_back(sub->get_name());
+      wants_subcommand = true;
+    }
+  }
+  add_options(*shown);
+  const std::string word = UnknownWord(wants_subcommand, line, known, path);
   const std::string near = word.empty() ? "" : NearestName(word, known);
   if (!near.empty()) std::fprintf(stderr, "Did you mean \"%s\"?\n", near.c_str());
   std::fprintf(stderr, "`%s --help` lists what there is.\n", fmt::format("{}", fmt::join(path, " ")).c_str());

@@ -53,8 +53,9 @@ void EventReader::Push(std::string_view bytes, const std::function<void(std::str
 
 std::string HttpAnswer::ErrorMessage() const {
   const auto json = nlohmann::json::parse(body, nullptr, false);
-  if (json.is_object() && json.contains("error") && json["error"].is_object()) return json["error"].value("message", body);
-  return body;
+  const auto error = json.is_object() ? json.find("error") : json.end();
+  if (error != json.end() && error->is_object() && error->contains("message") && (*error)["message"].is_string()) return (*error)["message"];
+  return body.empty() ? fmt::format("HTTP status {} without a word", status) : body;
 }
 
 struct HttpApiClient::Request {

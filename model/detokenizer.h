@@ -10,7 +10,9 @@
 namespace baton {
 
 /// What Push and Finish return, joined, is the decoded text; every part is valid UTF-8 and no character is split. A text
-/// whose end is not yet known to be right (a character's first bytes, or U+FFFD) is held back, at most kMaxHeldTokens.
+/// whose end is not yet known to be right (a character's first bytes, or U+FFFD) is held back, at most kMaxHeldTokens. One
+/// exception: of a run of byte tokens that begins as text and is none as a whole, Tokenizer::Decode makes U+FFFD only, while
+/// the beginning has been shown here.
 class StreamDecoder {
  public:
   static constexpr uint32_t kMaxHeldTokens = 64;

@@ -60,22 +60,17 @@ void SimStore::Drop(uint32_t id, bool from_memory, bool evicted) {
   index_.Release(id);
 }
 
-bool SimStore::MakeRoom(TierLedger& tier, uint64_t capacity) {
+/// As LocalStore: the block to come keeps its parent, in memory unless that is on disk.
+bool SimStore::MakeRoom(TierLedger& tier, uint64_t capacity, uint32_t parent) {
+  const bool hold = parent != kNoBlock && tier.Has(parent) && (&tier == &disk_ || !entries_[parent].on_disk);
+  if (hold) tier.Hold(parent);
   while (tier.blocks() + 1 > capacity) {
     const auto victim = tier.Victim();
-    if (!victim) return false;
+    if (!victim) break;
     Drop(*victim, &tier == &memory_, true);
   }
-  return true;
-}
-
-/// As the live store: the block to come keeps its parent in memory unless that is on disk, for without it nothing could lead to it.
-bool SimStore::MakeMemoryRoom(uint32_t parent) {
-  const bool hold = parent != kNoBlock && memory_.Has(parent) && !entries_[parent].on_disk;
-  if (hold) memory_.Hold(parent);
-  const bool room = MakeRoom(memory_, memory_capacity_);
-  if (hold) memory_.Unhold(parent);
-  return room;
+  if (hold) tier.Unhold(parent);
+  return tier.blocks() + 1 <= capacity;
 }
 
 SimTier SimStore::Read(const BlockKey& key) {
@@ -87,7 +82,7 @@ SimTier SimStore::Read(const BlockKey& key) {
     return SimTier::kMemory;
   }
   disk_.Use(id);
-  if (memory_capacity_ > 0 && MakeMemoryRoom(index_[id].parent)) {
+  if (memory_capacity_ > 0 && MakeRoom(memory_, memory_capacity_, index_[id].parent)) {
     const IndexEntry& entry = index_[id];
     index_[id].memory = AnyBlock();
     entries_[id].in_memory = true;
@@ -102,7 +97,7 @@ bool SimStore::PutOne(const BlockKey& key, const BlockKey& parent, uint32_t dept
     disk_.Use(id);
     return true;
   }
-  if (memory_capacity_ > 0 && !MakeMemoryRoom(index_.Find(parent))) return false;
+  if (memory_capacity_ > 0 && !MakeRoom(memory_, memory_capacity_, index_.Find(parent))) return false;
   const uint32_t id = index_.Intern(key);
   if (!index_.Link(id, parent, depth)) {
     index_.Release(id);
@@ -116,7 +111,7 @@ bool SimStore::PutOne(const BlockKey& key, const BlockKey& parent, uint32_t dept
     memory_.Add(id, traits);
     memory_.Hold(id);  // until it is on disk
   }
-  if (disk_capacity_ > 0 && MakeRoom(disk_, disk_capacity_)) {
+  if (disk_capacity_ > 0 && MakeRoom(disk_, disk_capacity_, traits.parent)) {
     index_[id].disk = kAnyPlace;
     entries_[id].on_disk = true;
     disk_.Add(id, traits);

@@ -46,8 +46,7 @@ class SimStore {
   };
   bool Held(uint32_t id) const { return id < entries_.size() && (entries_[id].in_memory || entries_[id].on_disk); }
   uint32_t FindHeld(const BlockKey& key) const;
-  bool MakeRoom(TierLedger& tier, uint64_t capacity);
-  bool MakeMemoryRoom(uint32_t parent);
+  bool MakeRoom(TierLedger& tier, uint64_t capacity, uint32_t parent);
   void Drop(uint32_t id, bool from_memory, bool evicted);
   void Mark(uint32_t id);
   bool PutOne(const BlockKey& key, const BlockKey& parent, uint32_t depth);

@@ -121,7 +121,9 @@ class Baton:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the server did not stop in {seconds} s:\n{self.log_text()[-3000:]}")
-        left = self.ranks()
+        deadline = time.monotonic() + 15  # mpirun may end before ranks that still write to disk
+        while (left := self.ranks()) and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert not left, f"processes left behind: {left}"
         return code
 
