@@ -59,6 +59,12 @@ void SimWorker::TakeLanded() {
 /// As the engine's: a waiting one whose next block an earlier one is about to compute waits for it.
 bool SimWorker::IsDeferred(const Sequence& sequence, size_t index) const {
   const auto& keys = sequence.prompt.keys;
+  // Who shares a later block shares the first one that is not held here, too: most often nobody does.
+  const auto shares = [&](uint32_t other) {
+    const auto& others = sequences_[other].prompt.keys;
+    return other < index && others.size() > sequence.held && others[sequence.held] == keys[sequence.held];
+  };
+  if (sequence.held >= keys.size() || std::none_of(rows_.begin(), rows_.end(), shares)) return false;
   const size_t missing = std::max<size_t>(sequence.computed / block_tokens_, cache_.Match(keys));
   if (missing >= keys.size()) return false;
   for (const uint32_t other : rows_) {

@@ -173,6 +173,7 @@ MemberSession::Hooks Process::Hooks() {
   if (!Plays("coordinator")) {
     hooks.on_silent = [this] { peers_->Forget({setup_.coordinator, 1}, "the coordinator gave no answer"); };
   }
+  hooks.on_drain = [this] { Exit(AbortedError("it was asked to leave")); };
   hooks.changes = [this](bool snapshot) {
     std::vector<HeldChange> changes;
     const auto take = [&](auto& holder) {

@@ -380,6 +380,18 @@ TEST_F(DroppedCallTest, WhilePrefillComputes) {
   Drop([this] { return inside_.load(); }, Remote());
 }
 
+/// The prefill worker hears it although its engine is in the middle of a step: nothing of the caller's may keep the call going.
+TEST_F(DroppedCallTest, ThePrefillWorkerHearsOfItWhileItComputes) {
+  Hold(*prefill_);
+  auto heard = std::make_shared<Heard>();
+  auto call = Start(*decode_, Request(5 * kBt + 1, 92), Remote(), heard);
+  EXPECT_TRUE(Until([this] { return inside_.load(); }));
+  { auto dropped = kj::mv(call); }
+  EXPECT_TRUE(Until([this] { return prefill_->context->open_calls == 0; })) << "before its engine goes on";
+  release_ = true;
+  ExpectBothIdle();
+}
+
 TEST_F(DroppedCallTest, BetweenFirstTokenAndBytes) {
   Bent(Bend::kLosesBytes);
   Drop([this] { return heard_->tokens.size() == 1; }, Remote());
