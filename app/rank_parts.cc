@@ -264,7 +264,8 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   limits.tenant_bytes = options.tenant_hold_bytes;
   auto holds = std::make_unique<HoldTable>(*store, context.clock, std::move(limits));
   RETURN_IF_ERROR(holds->Load());
-  ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(std::max(kStagingBytes, 16 * identity.block_bytes), identity.block_bytes, "the store's staging memory", context.config.transport.kind));
+  const uint64_t staging_bytes = std::max(kStagingBytes, 16 * identity.block_bytes);
+  ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(staging_bytes, identity.block_bytes, "the store's staging memory", context.config.transport.kind));
   return std::make_unique<StoreRole>(context, std::move(store), std::move(holds), std::move(staging));
 }
 
