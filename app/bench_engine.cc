@@ -1,14 +1,19 @@
-// `baton bench engine`: medians of prefill and decode speed on a model, and the process's peak memory.
+// `baton bench engine`: medians of prefill and decode speed on a model, the process's peak memory, and on request what share
+// of the machine's measured limits that is.
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <thread>
 #include <nlohmann/json.hpp>
 
 #include "app/cli.h"
+#include "app/machine_limits.h"
 #include "app/model_flags.h"
 #include "base/clock.h"
+#include "base/random.h"
+#include "kvstore/block_pool.h"
 #include "model/model.h"
 
 namespace baton {
@@ -18,32 +23,36 @@ struct BenchEngineCommand {
   LoadOptions model;
   uint32_t prompt_tokens = 512, generate_tokens = 64, batch = 1, repeats = 3;
   int64_t context = -1;  // position of the answers' first token; negative: behind the prompt
-  bool json = false;
+  bool json = false, contiguous = false, limits = false;
   uint32_t start() const { return context < 0 ? prompt_tokens : static_cast<uint32_t>(context); }
   uint32_t filled() const { return std::max(prompt_tokens, start()); }
 };
 
 struct Sequences {
-  std::vector<std::vector<std::byte>> memory;      // one per sequence
-  std::vector<std::vector<std::byte*>> blocks;
+  std::unique_ptr<BlockPool> pool;                 // the memory of all blocks, as a worker has it
+  std::vector<std::vector<std::byte*>> blocks;     // one entry a sequence, as the following
   std::vector<std::vector<TokenId>> prompts;
   std::vector<float> logits;                       // [batch][vocab]
 };
 
-Sequences MakeSequences(const Model& model, const BenchEngineCommand& c) {
+/// Blocks lie where those of a pool long in use do: anywhere.
+Result<Sequences> MakeSequences(const Model& model, const BenchEngineCommand& c) {
   Sequences s;
   const KvLayout& layout = model.kv_layout();
   const size_t count = CeilDiv(uint64_t{c.filled()} + c.generate_tokens, layout.block_tokens);
-  s.memory.resize(c.batch);
+  BlockPoolOptions options;
+  options.huge_pages = true;
+  ASSIGN_OR_RETURN(s.pool, BlockPool::Create(count * c.batch, layout.BlockBytes(), options));
+  ASSIGN_OR_RETURN(std::vector<BlockId> ids, s.pool->Allocate(count * c.batch));
+  Random(7).Shuffle(ids);
   s.blocks.resize(c.batch);
   s.prompts.resize(c.batch);
   s.logits.resize(size_t{c.batch} * model.info().vocab);
   for (uint32_t b = 0; b < c.batch; ++b) {
-    s.memory[b].resize(count * layout.BlockBytes());
-    for (size_t i = 0; i < count; ++i) s.blocks[b].push_back(s.memory[b].data() + i * layout.BlockBytes());
+    for (size_t i = 0; i < count; ++i) s.blocks[b].push_back(s.pool->data(ids[b * count + i]));
     for (uint32_t i = 0; i < c.filled(); ++i) s.prompts[b].push_back(static_cast<TokenId>((uint64_t{i} * 7919 + b * 104729 + 1) % model.info().vocab));
   }
-  return s;
+  return Result<Sequences>(std::move(s));
 }
 
 /// Wall and CPU time of one thing measured.
@@ -118,30 +127,63 @@ double Median(std::vector<double>& v) {
   return v[v.size() / 2];
 }
 
-int RunBenchEngine(const BenchEngineCommand& c) {
+/// Bytes that one step of the answers reads: the weights once, and each sequence's cache at the middle of its answer.
+double StepBytes(const Model& model, const BenchEngineCommand& c) {
+  const KvLayout& layout = model.kv_layout();
+  const double position_bytes = static_cast<double>(layout.BlockBytes()) / layout.block_tokens;
+  return static_cast<double>(model.weight_bytes()) + c.batch * (c.start() + c.generate_tokens / 2.0) * position_bytes;
+}
+
+/// Products of digits a prompt's token takes in the layers' matrices; 0 where they are not multiplied as integers.
+double TokenDots(const Model& model) {
+  const ModelInfo& m = model.info();
+  if (model.numerics() != Numerics::kExact && model.numerics() != Numerics::kFast) return 0;
+  const double digits = model.numerics() == Numerics::kFast ? 1 : 2, heads = static_cast<double>(m.head_dim) * m.hidden;
+  return m.layers * (2 * heads * (m.heads + 2 * m.kv_heads) + digits * (heads * m.heads + 3.0 * m.hidden * m.ffn));
+}
+
+/// Shares of the machine's limits, by CPU time: of its memory bandwidth in the answers, of its integer dots in the prompt.
+Status AddLimits(const Model& model, const BenchEngineCommand& c, double prefill_cpu_ms, double decode_cpu_ms, nlohmann::ordered_json& result) {
+  const unsigned threads = c.model.threads != 0 ? c.model.threads : std::max(1u, std::thread::hardware_concurrency());
+  ASSIGN_OR_RETURN(const Kernels* kernels, SelectKernels(c.model.isa));
+  ASSIGN_OR_RETURN(const double read_rate, MeasureReadRate(threads));
+  const double dot_rate = MeasureDotRate(*kernels, threads);
+  result["read_gb_per_s"] = 1e-9 * read_rate * threads;
+  result["dot_gops_per_s"] = 2e-9 * dot_rate * threads;
+  result["decode_share_of_read"] = StepBytes(model, c) / (1e-3 * decode_cpu_ms * c.batch) / read_rate;
+  result["prefill_share_of_dots"] = TokenDots(model) / (1e-3 * prefill_cpu_ms) / dot_rate;
+  return OkStatus();
+}
+
+Result<nlohmann::ordered_json> Bench(const BenchEngineCommand& c) {
+  LoadOptions options = c.model;
+  if (c.contiguous) options.block_tokens = static_cast<uint32_t>(RoundUp(uint64_t{c.filled()} + c.generate_tokens, kAttentionTile));
   const Stopwatch loading;
-  auto model = LoadModel(c.model);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, LoadModel(options));
   const Spent load = loading.Read();
-  if (!model.ok()) return Fail(model.status());
-  Sequences sequences = MakeSequences(**model, c);
+  ASSIGN_OR_RETURN(Sequences sequences, MakeSequences(*model, c));
   Measured m;
-  for (uint32_t run = 0; run < c.repeats; ++run) {
-    const Status status = RunOnce(**model, c, sequences, m);
-    if (!status.ok()) return Fail(status);
-  }
+  for (uint32_t run = 0; run < c.repeats; ++run) RETURN_IF_ERROR(RunOnce(*model, c, sequences, m));
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const nlohmann::ordered_json result = {{"batch", c.batch},
-                                         {"prefill_tokens_per_s", Median(m.prefill_rate)},
-                                         {"decode_tokens_per_s", Median(m.decode_rate)},
-                                         {"prefill_cpu_ms_per_token", Median(m.prefill_cpu_ms)},
-                                         {"decode_cpu_ms_per_token", Median(m.decode_cpu_ms)},
-                                         {"load_s", load.wall_s},
-                                         {"peak_rss_bytes", static_cast<uint64_t>(usage.ru_maxrss) * 1024}};
+  nlohmann::ordered_json result = {{"batch", c.batch},
+                                   {"prefill_tokens_per_s", Median(m.prefill_rate)},
+                                   {"decode_tokens_per_s", Median(m.decode_rate)},
+                                   {"prefill_cpu_ms_per_token", Median(m.prefill_cpu_ms)},
+                                   {"decode_cpu_ms_per_token", Median(m.decode_cpu_ms)},
+                                   {"load_s", load.wall_s},
+                                   {"peak_rss_bytes", static_cast<uint64_t>(usage.ru_maxrss) * 1024}};
+  if (c.limits) RETURN_IF_ERROR(AddLimits(*model, c, Median(m.prefill_cpu_ms), Median(m.decode_cpu_ms), result));
+  return result;
+}
+
+int RunBenchEngine(const BenchEngineCommand& c) {
+  const auto result = Bench(c);
+  if (!result.ok()) return Fail(result.status());
   if (c.json) {
-    std::printf("%s\n", result.dump().c_str());
+    std::printf("%s\n", result->dump().c_str());
   } else {
-    for (const auto& [name, value] : result.items()) std::printf("%-26s %.3f\n", name.c_str(), value.get<double>());
+    for (const auto& [name, value] : result->items()) std::printf("%-26s %.3f\n", name.c_str(), value.get<double>());
   }
   return 0;
 }
@@ -158,6 +200,8 @@ void AddBenchEngineCommand(CLI::App& bench, CommandContext& context) {
   app->add_option("--context", c.context, "tokens before each answer (default: the prompt)")->check(CLI::Range(0, 1000000));
   app->add_option("--batch", c.batch, "sequences at once")->check(CLI::Range(1, 1024));
   app->add_option("--repeats", c.repeats, "runs; medians are printed")->check(CLI::Range(1, 1000));
+  app->add_flag("--contiguous", c.contiguous, "each sequence's cache in one piece, to see what blocks in any place cost");
+  app->add_flag("--limits", c.limits, "also measure the machine's memory bandwidth and integer dots, and print the engine's share of them");
   app->add_flag("--json", c.json, "one JSON object");
   app->callback([command, &context] { context.exit_code = RunBenchEngine(*command); });
 }

@@ -158,7 +158,7 @@ Status Rank::Impl::Build() {
 }
 
 Status Rank::Impl::LoadWorker() {
-  ASSIGN_OR_RETURN(PoolMemory memory, MakePoolMemory(setup_.config.engine.kv_bytes, identity_.block_bytes, "engine.kv_bytes"));
+  ASSIGN_OR_RETURN(PoolMemory memory, MakePoolMemory(setup_.config.engine.kv_bytes, identity_.block_bytes, "engine.kv_bytes", setup_.config.transport.kind));
   auto model = OnThread<std::unique_ptr<Model>>(loop_, [options = ModelLoadOptions(setup_.config.model)] { return LoadModel(options); }).wait(io_.waitScope);
   RETURN_IF_ERROR(model.status());
   worker_ = std::make_unique<WorkerRole>(context_, std::move(*model), std::move(memory));

@@ -37,13 +37,17 @@ CoordinatorConfig MakeCoordinatorConfig(const Config& config, double settle_s) {
 
 }  // namespace
 
-Result<PoolMemory> MakePoolMemory(uint64_t bytes, uint64_t block_bytes, const char* option) {
+Result<PoolMemory> MakePoolMemory(uint64_t bytes, uint64_t block_bytes, const char* option, std::string_view transport_kind) {
   const uint64_t blocks = bytes / block_bytes;
   if (blocks < 2) return InvalidError("{} of {} bytes holds fewer than two KV blocks of {} bytes; give at least {}", option, bytes, block_bytes, 2 * block_bytes);
   PoolMemory memory;
-  ASSIGN_OR_RETURN(memory.arena, MakeSharedArena(blocks * block_bytes, false));
   BlockPoolOptions options;
-  options.memory = memory.arena.memory().bytes;
+  if (transport_kind == "auto" || transport_kind == "shm") {
+    ASSIGN_OR_RETURN(memory.shared, MakeSharedArena(blocks * block_bytes));
+    options.memory = memory.shared.memory().bytes;
+  } else {
+    options.huge_pages = true;
+  }
   ASSIGN_OR_RETURN(memory.pool, BlockPool::Create(blocks, block_bytes, options));
   return Result<PoolMemory>(std::move(memory));
 }
@@ -260,7 +264,8 @@ Result<std::unique_ptr<StoreRole>> OpenStoreRole(RankContext& context, const Mod
   limits.tenant_bytes = options.tenant_hold_bytes;
   auto holds = std::make_unique<HoldTable>(*store, context.clock, std::move(limits));
   RETURN_IF_ERROR(holds->Load());
-  ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(std::max(kStagingBytes, 16 * identity.block_bytes), identity.block_bytes, "the store's staging memory"));
+  const uint64_t staging_bytes = std::max(kStagingBytes, 16 * identity.block_bytes);
+  ASSIGN_OR_RETURN(PoolMemory staging, MakePoolMemory(staging_bytes, identity.block_bytes, "the store's staging memory", context.config.transport.kind));
   return std::make_unique<StoreRole>(context, std::move(store), std::move(holds), std::move(staging));
 }
 

@@ -45,11 +45,14 @@ struct RankContext {
 
 /// Memory that transports may write to, and the pool in it.
 struct PoolMemory {
-  SharedArena arena;
+  SharedArena shared;               // empty where the pool's memory is private
   std::unique_ptr<BlockPool> pool;
+
+  ArenaMemory arena() const { return shared.memory().bytes.empty() ? ArenaMemory{pool->arena(), -1} : shared.memory(); }
 };
+/// Memory that peers may map, where the transport wants that; else private memory in large pages, which attention reads faster.
 /// Errors: kInvalid (fewer than two blocks fit in `bytes`: names the option), kExhausted.
-Result<PoolMemory> MakePoolMemory(uint64_t bytes, uint64_t block_bytes, const char* option);
+Result<PoolMemory> MakePoolMemory(uint64_t bytes, uint64_t block_bytes, const char* option, std::string_view transport_kind);
 
 /// Arguments of LoadModel and DescribeModel.
 LoadOptions ModelLoadOptions(const ModelOptions& options);
@@ -74,7 +77,7 @@ class WorkerRole {
   WorkerRole(RankContext& context, std::unique_ptr<Model> model, PoolMemory memory);
   const KvLayout& layout() const { return model_->kv_layout(); }
   uint32_t blocks() const { return static_cast<uint32_t>(memory_.pool->stats().total); }
-  ArenaMemory arena() const { return memory_.arena.memory(); }
+  ArenaMemory arena() const { return memory_.arena(); }
   void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
   wire::Decode::Client decode() { return decode_; }
   wire::Prefill::Client prefill() { return prefill_; }
@@ -101,7 +104,7 @@ class WorkerRole {
 class StoreRole {
  public:
   StoreRole(RankContext& context, std::unique_ptr<BlockStore> store, std::unique_ptr<HoldTable> holds, PoolMemory staging);
-  ArenaMemory arena() const { return staging_.arena.memory(); }
+  ArenaMemory arena() const { return staging_.arena(); }
   void Start(TransferPump& pump, TransferIds& ids, const MemberInfo& self);
   wire::Store::Client client() { return client_; }
   std::vector<HeldChange> Changes(bool snapshot);

@@ -67,6 +67,8 @@ class Model {
   virtual const ModelInfo& info() const = 0;
   virtual const KvLayout& kv_layout() const = 0;
   virtual Numerics numerics() const = 0;
+  /// Bytes of weights that a pass over one row reads, which bounds its speed; 0 where nobody counted.
+  virtual uint64_t weight_bytes() const { return 0; }
   /// Computes all slices in one pass. Errors: kInvalid for a token id outside the vocabulary, a position past
   /// max_positions, or blocks that do not cover the slice; nothing is written then.
   virtual Status Forward(std::span<const SequenceSlice> batch, const LayerObserver& on_layer) = 0;

@@ -55,8 +55,7 @@ void ThreadPool::Loop() {
 }
 
 void ThreadPool::Run(size_t count, const RangeWork& work) {
-  if (count == 0) return;
-  if (workers_.empty() || count == 1) return work(0, count, 0);
+  if (workers_.empty() || count <= 1) return Alone(count, work);
   const auto shares = static_cast<uint16_t>(threads());
   const uint32_t run = run_.load(std::memory_order_relaxed) + 1;
   work_ = &work;

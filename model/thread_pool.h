@@ -25,11 +25,19 @@ class ThreadPool {
   unsigned threads() const { return static_cast<unsigned>(workers_.size()) + 1; }
   /// Calls work for contiguous shares of [0, count), one a thread; returns when all are done. For equal units.
   void Run(size_t count, const RangeWork& work);
+  /// As Run where each thread's share is at least `grain`; less is not worth waking anybody, and the caller does it.
+  void RunLarge(size_t count, size_t grain, const RangeWork& work) {
+    if (count >= grain * threads()) Run(count, work);
+    else Alone(count, work);
+  }
   /// Calls work for each unit of [0, count), each thread taking the next when it has finished one; returns when all are
   /// done. For units of unlike size.
   void RunEach(size_t count, const UnitWork& work);
 
  private:
+  static void Alone(size_t count, const RangeWork& work) {
+    if (count > 0) work(0, count, 0);
+  }
   /// What a Run has to give: its number, how many shares it has and the next one nobody has taken.
   struct Ticket {
     uint32_t run;

@@ -49,6 +49,7 @@ class Transformer final : public Model {
   const ModelInfo& info() const override { return info_; }
   const KvLayout& kv_layout() const override { return layout_; }
   Numerics numerics() const override { return numerics_; }
+  uint64_t weight_bytes() const override;
   Status Forward(std::span<const SequenceSlice> batch, const LayerObserver& on_layer) override;
   Status Load(const WeightFile& file, const std::string& cache_folder) {
     ASSIGN_OR_RETURN(weights_, LoadTransformerWeights(file, numerics_, cache_folder, pool_));
@@ -94,6 +95,14 @@ class Transformer final : public Model {
 
 bool AnyInteger(std::initializer_list<const Linear*> linears) {
   return std::any_of(linears.begin(), linears.end(), [](const Linear* l) { return IsInteger(l->weight.form); });
+}
+
+uint64_t Transformer::weight_bytes() const {
+  uint64_t bytes = weights_.head.weight.bytes();
+  for (const LayerWeights& l : weights_.layers) {
+    for (const Linear* linear : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) bytes += linear->weight.bytes();
+  }
+  return bytes;
 }
 
 void Transformer::MakeChunks() {
@@ -221,7 +230,7 @@ void Transformer::ProjectQkv(const LayerWeights& layer, const Operand& in, uint3
 
 void Transformer::RotateAndStore(std::span<const SequenceSlice> batch, const RowChunk& chunk, uint32_t layer) {
   const uint32_t dim = info_.head_dim, half = dim / 2, heads = info_.heads + info_.kv_heads;
-  pool_.Run(size_t{chunk.count} * heads, [&](size_t begin, size_t end, unsigned) {
+  pool_.RunLarge(size_t{chunk.count} * heads, 32, [&](size_t begin, size_t end, unsigned) {
     for (size_t unit = begin; unit < end; ++unit) {
       const size_t row = unit / heads, all = chunk.first + row;
       const auto head = static_cast<uint32_t>(unit % heads);

@@ -6,12 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <thread>
+#include <vector>
 
 #include "base/hash.h"
 
@@ -52,11 +54,25 @@ Status Lock(const File& lock, const std::string& path) {
   return DeadlineError("another process has held {} for 30 s", path);
 }
 
-/// Fills `path` through a mapping; the disk's space is taken first, for a full disk would otherwise kill the process.
+/// Zeros for the whole file, in large pieces: the page cache then holds it in large pages, which every mapping shares. (It also
+/// takes the disk's space; a full disk would otherwise kill the process that writes through a mapping.)
+Status Lengthen(int fd, size_t bytes, const std::string& path) {
+  const std::vector<char> zeros(std::min(bytes, kLargePage));
+  for (size_t at = 0; at < bytes;) {
+    const ssize_t n = ::pwrite(fd, zeros.data(), std::min(zeros.size(), bytes - at), static_cast<off_t>(at));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Failed("write", path);
+    at += static_cast<size_t>(n);
+  }
+  return OkStatus();
+}
+
+/// Fills `path` through a mapping.
 Status WriteFile(const std::string& path, size_t bytes, const WeightMemory::Filler& fill) {
   const File file(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (file.fd < 0) return Failed("create", path);
   if ((errno = ::posix_fallocate(file.fd, 0, static_cast<off_t>(kHeaderBytes + bytes))) != 0) return Failed("take space for", path);
+  RETURN_IF_ERROR(Lengthen(file.fd, kHeaderBytes + bytes, path));
   void* memory = ::mmap(nullptr, kHeaderBytes + bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, 0);
   if (memory == MAP_FAILED) return Failed("map", path);
   std::byte* data = static_cast<std::byte*>(memory) + kHeaderBytes;
@@ -101,9 +117,13 @@ Result<WeightMemory> WeightMemory::MapFile(const std::string& path, size_t bytes
   if (::fstat(file.fd, &info) != 0) return Failed("stat", path);
   const size_t mapped = kHeaderBytes + bytes;
   if (!S_ISREG(info.st_mode) || static_cast<size_t>(info.st_size) != mapped) return DataLossError("{} has another size", path);
-  void* memory = ::mmap(nullptr, mapped, PROT_READ, MAP_SHARED | MAP_POPULATE, file.fd, 0);
+  void* memory = ::mmap(nullptr, mapped, PROT_READ, MAP_SHARED, file.fd, 0);
   if (memory == MAP_FAILED) return Failed("map", path);
   WeightMemory weights(memory, mapped, kHeaderBytes, true);
+  (void)::madvise(memory, mapped, MADV_HUGEPAGE);  // wishes: what must be read from disk is read into large pages, now
+#ifdef MADV_POPULATE_READ
+  (void)::madvise(memory, mapped, MADV_POPULATE_READ);
+#endif
   Header header;
   std::memcpy(&header, memory, sizeof header);
   if (std::memcmp(header.magic, Header{}.magic, sizeof header.magic) != 0 || header.bytes != bytes || header.digest != Xxh3({weights.data(), bytes})) {

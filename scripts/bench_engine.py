@@ -6,6 +6,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 
 # What is measured: name, bar (times the peer), prompt, context, answer, streams, numerics.
 ROWS = [
@@ -55,10 +56,71 @@ def baton_rate(args, prompt, context, answer, streams, numerics):
     return 1000 / result[f"{kind}_cpu_ms_per_token"] if args.cpu_time else result[f"{kind}_tokens_per_s"]
 
 
+def baton_bench(args, *more):
+    out, _ = run([args.baton, "bench", "engine", "--model", args.model, "--json", "--threads", str(args.threads), "--repeats", "3", *more])
+    return json.loads(out)
+
+
+def limit_rows(args):
+    """The engine's shares of what this machine can do, by CPU time."""
+    runs = {numerics: baton_bench(args, "--limits", "--numerics", numerics, "--prompt-tokens", "512", "--context", "0", "--generate-tokens", "64")
+            for numerics in ("exact", "fast")}
+    return {"decode's share of the memory bandwidth": runs["exact"]["decode_share_of_read"],
+            "prefill 512's share of the integer dots, exact": runs["exact"]["prefill_share_of_dots"],
+            "prefill 512's share of the integer dots, fast": runs["fast"]["prefill_share_of_dots"]}
+
+
+def paging_row(args):
+    """How much more CPU time decode at 2,048 takes with blocks in any place than with one piece a sequence."""
+    where = ["--prompt-tokens", "1", "--context", "2048", "--generate-tokens", "64"]
+    paged, whole = (baton_bench(args, *where, *more)["decode_cpu_ms_per_token"] for more in ([], ["--contiguous"]))
+    return {"price of paged KV at 2,048": paged / whole - 1}
+
+
+def cold_row(args):
+    """Seconds from the start of a process to the end of its only token; the repacked weights are there already."""
+    begin = time.monotonic()
+    run([args.baton, "generate", "--model", args.model, "--prompt", "The capital of France is", "--max-tokens", "1"])
+    return {"a cold process's first token, s": time.monotonic() - begin}
+
+
+def neighbour_row(args):
+    """What decode keeps of its speed with two threads while one other process is always busy."""
+    where = ["--prompt-tokens", "1", "--context", "0", "--generate-tokens", "64"]
+    alone = baton_bench(args, *where)["decode_tokens_per_s"]
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        try:
+            beside = baton_bench(args, *where)["decode_tokens_per_s"]
+        finally:
+            neighbour.kill()
+    return {"decode keeps, beside one busy process": beside / alone}
+
+
+OWN_BARS = {"decode's share of the memory bandwidth": ">= 0.65", "prefill 512's share of the integer dots, exact": ">= 0.55",
+            "prefill 512's share of the integer dots, fast": ">= 0.55", "price of paged KV at 2,048": "<= 0.03", "a cold process's first token, s": "<= 0.5",
+            "decode keeps, beside one busy process": ">= 0.40"}
+
+
+def own_table(args):
+    found = {name: [] for name in OWN_BARS}
+    for _ in range(args.rounds):
+        for rows in (limit_rows, paging_row, cold_row, neighbour_row):
+            for name, value in rows(args).items():
+                found[name].append(value)
+    print(f"| what (medians of {args.rounds}; {args.threads} threads) | measured | bar |\n|---|---|---|")
+    missed = 0
+    for name, bar in OWN_BARS.items():
+        median, (relation, limit) = statistics.median(found[name]), bar.split()
+        missed += median < float(limit) if relation == ">=" else median > float(limit)
+        print(f"| {name} | {median:.3f} | {bar} |")
+    return 1 if missed else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--baton", required=True)
-    parser.add_argument("--peer", required=True, help="folder of llama-bench and llama-batched-bench")
+    parser.add_argument("--peer", help="folder of llama-bench and llama-batched-bench")
+    parser.add_argument("--own", action="store_true", help="the engine alone: shares of the machine's limits, prices, a cold start, a busy neighbour")
     parser.add_argument("--model", required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -66,6 +128,10 @@ def main():
     args = parser.parse_args()
     if args.cpu_time:
         args.threads = 1
+    if args.own:
+        return own_table(args)
+    if not args.peer:
+        parser.error("give --peer or --own")
     ours, theirs = {row[0]: [] for row in ROWS}, {row[0]: [] for row in ROWS}
     for number in range(args.rounds):
         for name, _, prompt, context, answer, streams, numerics in ROWS:

@@ -49,6 +49,7 @@ BATON_INLINE __m512i Broadcast4(const std::byte* p) {
   std::memcpy(&word, p, 4);
   return _mm512_set1_epi32(word);
 }
+BATON_INLINE I32x16 DotOnce(U8x64 w, const std::byte* digits, I32x16 sum) { return {_mm512_dpbusd_epi32(sum.v, w.v, Broadcast4(digits))}; }
 /// init + Σ w * t over the groups [kFirst, kFirst + kCount).
 template <bool kOneDigit, uint32_t kFirst, uint32_t kCount>
 BATON_INLINE I32x16 Dots(const U8x64 (&w)[kGroups], const std::byte* digits, I32x16 init) {
@@ -105,14 +106,14 @@ BATON_INLINE __m256i DotHalf(__m256i sum, __m256i w, __m256i even, __m256i odd) 
   sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(255)), even));
   return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd));
 }
+BATON_INLINE I32x16 DotOnce(U8x64 w, const std::byte* digits, I32x16 sum) {
+  const __m256i even = Broadcast4(digits), odd = Broadcast4(digits + 4);
+  return {DotHalf(sum.a, w.a, even, odd), DotHalf(sum.b, w.b, even, odd)};
+}
 template <bool kOneDigit, uint32_t kFirst, uint32_t kCount>
 BATON_INLINE I32x16 Dots(const U8x64 (&w)[kGroups], const std::byte* digits, I32x16 init) {
 #pragma GCC unroll 8
-  for (uint32_t g = kFirst; g < kFirst + kCount; ++g) {
-    const __m256i even = Broadcast4(digits + 8 * g), odd = Broadcast4(digits + 8 * g + 4);
-    init.a = DotHalf(init.a, w[g].a, even, odd);
-    init.b = DotHalf(init.b, w[g].b, even, odd);
-  }
+  for (uint32_t g = kFirst; g < kFirst + kCount; ++g) init = DotOnce(w[g], digits + 8 * g, init);
   return init;
 }
 
@@ -140,18 +141,43 @@ BATON_INLINE U8x64 Iq4Lookup(U8x64 x) {
   for (uint8_t& byte : x.v) byte = kIq4Table[byte];
   return x;
 }
+BATON_INLINE I32x16 DotOnce(const U8x64& w, const std::byte* digits, I32x16 sum) {
+  const auto* t = reinterpret_cast<const int16_t*>(digits);
+  for (uint32_t i = 0; i < kLanes; ++i) {
+    for (uint32_t j = 0; j < 4; ++j) sum.v[i] += int32_t{w.v[4 * i + j]} * t[j];
+  }
+  return sum;
+}
 template <bool kOneDigit, uint32_t kFirst, uint32_t kCount>
 BATON_INLINE I32x16 Dots(const U8x64 (&w)[kGroups], const std::byte* digits, I32x16 init) {
-  const auto* t = reinterpret_cast<const int16_t*>(digits);
-  for (uint32_t g = kFirst; g < kFirst + kCount; ++g) {
-    for (uint32_t i = 0; i < kLanes; ++i) {
-      for (uint32_t j = 0; j < 4; ++j) init.v[i] += int32_t{w[g].v[4 * i + j]} * t[4 * g + j];
-    }
-  }
+  for (uint32_t g = kFirst; g < kFirst + kCount; ++g) init = DotOnce(w[g], digits + 8 * g, init);
   return init;
 }
 #endif
 #endif
+
+/// One digit's dots with nothing to wait for, in registers. Returns how many products were added up.
+uint64_t DotPeak(uint64_t rounds, int32_t* sink) {
+#if defined(BATON_AVX512)
+  constexpr uint32_t kChains = 12;
+#else
+  constexpr uint32_t kChains = 4;
+#endif
+  alignas(64) std::byte bytes[64];
+  for (uint32_t i = 0; i < 64; ++i) bytes[i] = static_cast<std::byte>(i % 13);
+  const U8x64 w = LoadU8(bytes);
+  I32x16 sums[kChains];
+#pragma GCC unroll 12
+  for (uint32_t c = 0; c < kChains; ++c) sums[c] = Opaque(Set1(static_cast<int32_t>(c)));
+  for (uint64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (uint32_t c = 0; c < kChains; ++c) sums[c] = Opaque(DotOnce(w, bytes, sums[c]));
+  }
+  I32x16 sum = sums[0];
+  for (uint32_t c = 1; c < kChains; ++c) sum = Add(sum, sums[c]);
+  *sink = SumLanes(sum);
+  return rounds * kChains * 64;
+}
 
 template <bool kOneDigit>
 constexpr uint32_t kRecordBytes = sizeof(QuantHeader) + kDigitBytes<kOneDigit>;

@@ -71,6 +71,9 @@ struct Kernels {
   void (*attention)(const AttentionTask& task);
   /// Writes row `row` of out once all spans of a task were looked at; leaves `spans` of no further use for that row.
   void (*merge_spans)(const AttentionTask& task, uint32_t row);
+  /// Integer multiply-adds in registers alone: how fast this instruction set could be. Returns how many were done; *sink keeps
+  /// the compiler honest.
+  uint64_t (*dot_peak)(uint64_t rounds, int32_t* sink);
   void (*store_kv)(const float* vector, const KvLayout& layout, std::byte* part, uint32_t head, uint32_t token);
 };
 /// The table for "auto", "scalar", "avx2" or "avx512". kInvalid for another name, kUnavailable where the CPU lacks it.

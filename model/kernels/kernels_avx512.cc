@@ -2,6 +2,6 @@
 
 namespace baton {
 
-const Kernels kAvx512Kernels = {"avx512", MatmulInt, MatmulFloat, Quantise, RmsNorm, SiluMul, Rotate, Attention, MergeSpans, StoreKv};
+const Kernels kAvx512Kernels = {"avx512", MatmulInt, MatmulFloat, Quantise, RmsNorm, SiluMul, Rotate, Attention, MergeSpans, DotPeak, StoreKv};
 
 }  // namespace baton

@@ -2,6 +2,6 @@
 
 namespace baton {
 
-const Kernels kScalarKernels = {"scalar", MatmulInt, MatmulFloat, Quantise, RmsNorm, SiluMul, Rotate, Attention, MergeSpans, StoreKv};
+const Kernels kScalarKernels = {"scalar", MatmulInt, MatmulFloat, Quantise, RmsNorm, SiluMul, Rotate, Attention, MergeSpans, DotPeak, StoreKv};
 
 }  // namespace baton

@@ -74,6 +74,11 @@ BATON_INLINE F32x16 InRegister(F32x16 a) {
   __asm__("" : "+v"(a.v));
   return a;
 }
+/// a, of which the compiler knows nothing any more.
+BATON_INLINE I32x16 Opaque(I32x16 a) {
+  __asm__("" : "+v"(a.v));
+  return a;
+}
 
 BATON_INLINE F32x16 Halves(F32x16 a) {  // lane i + lane i+8, in the low 8 lanes
   return {_mm512_add_ps(a.v, _mm512_shuffle_f32x4(a.v, a.v, 0x4e))};
@@ -177,6 +182,10 @@ BATON_INLINE void StoreF16(F32x16 x, void* p) {
 }
 BATON_INLINE void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 BATON_INLINE F32x16 InRegister(F32x16 x) { return x; }
+BATON_INLINE I32x16 Opaque(I32x16 x) {
+  __asm__("" : "+x"(x.a), "+x"(x.b));
+  return x;
+}
 BATON_INLINE float SumLanes(F32x16 x) {
   const __m256 eight = _mm256_add_ps(x.a, x.b);
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -272,6 +281,10 @@ BATON_INLINE void StoreF16(F32x16 a, void* p) {
 }
 BATON_INLINE void Prefetch(const void*) {}
 BATON_INLINE F32x16 InRegister(F32x16 a) { return a; }
+BATON_INLINE I32x16 Opaque(I32x16 a) {
+  __asm__("" : "+m"(a));
+  return a;
+}
 BATON_INLINE float SumLanes(F32x16 a) {
   for (uint32_t half = kLanes / 2; half > 0; half /= 2) {
     for (uint32_t i = 0; i < half; ++i) a.v[i] += a.v[i + half];

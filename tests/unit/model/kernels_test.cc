@@ -437,6 +437,18 @@ TEST(Kernels, WhatLiesBehindAQueryNeverReachesIt) {
   }
 }
 
+TEST(Kernels, ThePeakLoopDoesWhatItCounts) {
+  for (const Kernels* kernels : AvailableKernels()) {
+    int32_t none = -1, few = 0, more = 0;
+    EXPECT_EQ(kernels->dot_peak(0, &none), 0u);
+    const uint64_t counted = kernels->dot_peak(3, &few);
+    EXPECT_EQ(counted % (3 * 64), 0u);
+    EXPECT_EQ(kernels->dot_peak(9, &more), 3 * counted);
+    EXPECT_EQ(more - none, 3 * (few - none)) << kernels->name << ": each round adds the same";
+    EXPECT_NE(few, none);
+  }
+}
+
 TEST(Kernels, SelectionNamesWhatItKnows) {
   EXPECT_EQ(SelectKernels("sse").status().code(), StatusCode::kInvalid);
   ASSERT_TRUE(SelectKernels("auto").ok());

@@ -24,6 +24,26 @@ TEST(ThreadPoolTest, EveryUnitIsDoneOnceWhateverTheCounts) {
   }
 }
 
+TEST(ThreadPoolTest, SmallWorkStaysWithTheCallerInOnePiece) {
+  ThreadPool pool(3);
+  const auto caller = std::this_thread::get_id();
+  for (const size_t count : {0u, 1u, 29u, 30u, 31u, 300u}) {
+    std::mutex mutex;
+    std::vector<int> done(count);
+    int pieces = 0;
+    bool alone = true;
+    pool.RunLarge(count, 10, [&](size_t begin, size_t end, unsigned thread) {
+      const std::lock_guard lock(mutex);
+      ++pieces;
+      alone = alone && std::this_thread::get_id() == caller && thread == 0;
+      for (size_t i = begin; i < end; ++i) ++done[i];
+    });
+    EXPECT_THAT(done, testing::Each(1));
+    if (count < 30) EXPECT_TRUE(alone && pieces == (count > 0 ? 1 : 0)) << count;
+    else EXPECT_EQ(pieces, 3) << count;
+  }
+}
+
 TEST(ThreadPoolTest, WhatOneRunWroteTheNextReads) {
   ThreadPool pool(3);
   std::vector<uint64_t> values(300, 1);
