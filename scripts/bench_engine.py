@@ -18,6 +18,7 @@ ROWS = [
     ("prefill 2,048, fast", 4.5, 2048, 0, 0, 1, "fast"),
     ("prefill 512, exact", 2.5, 512, 0, 0, 1, "exact"),
 ]
+BF16_ROW = ("prefill 512, fast, the peer with BF16", 1.8, 512, 0, 0, 1, "fast")
 
 
 def run(command):
@@ -30,19 +31,19 @@ def run(command):
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def peer_command(args, prompt, context, answer, streams):
+def peer_command(args, model, prompt, context, answer, streams):
     if streams > 1:
-        return [os.path.join(args.peer, "llama-batched-bench"), "-m", args.model, "-t", str(args.threads), "-tb", str(args.threads), "-fa", "1",
+        return [os.path.join(args.peer, "llama-batched-bench"), "-m", model, "-t", str(args.threads), "-tb", str(args.threads), "-fa", "1",
                 "-c", "4096", "-npp", "1", "-ntg", str(answer), "-npl", str(streams), "--output-format", "jsonl"]
-    return [os.path.join(args.peer, "llama-bench"), "-m", args.model, "-t", str(args.threads), "-fa", "1", "-r", "1", "-o", "jsonl",
+    return [os.path.join(args.peer, "llama-bench"), "-m", model, "-t", str(args.threads), "-fa", "1", "-r", "1", "-o", "jsonl",
             "-p", str(prompt), "-n", str(answer), "-d", str(context)] + (["--no-warmup"] if args.cpu_time else [])
 
 
-def peer_rate(args, prompt, context, answer, streams):
+def peer_rate(args, model, prompt, context, answer, streams):
     """Tokens a second of llama.cpp, by the wall or by CPU seconds (then the cost of loading is taken off by a run of one token)."""
-    out, cpu = run(peer_command(args, prompt, context, answer, streams))
+    out, cpu = run(peer_command(args, model, prompt, context, answer, streams))
     if args.cpu_time:
-        _, base = run(peer_command(args, min(prompt, 1), context, min(answer, 1), streams))
+        _, base = run(peer_command(args, model, min(prompt, 1), context, min(answer, 1), streams))
         return (max(prompt, answer) - 1) * streams / (cpu - base)
     result = json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
     return result["speed_tg"] if streams > 1 else result["avg_ts"]
@@ -120,6 +121,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--baton", required=True)
     parser.add_argument("--peer", help="folder of llama-bench and llama-batched-bench")
+    parser.add_argument("--bf16", help="the same model as BF16 (make_bench_model.py bf16), for the peer's best prefill")
     parser.add_argument("--own", action="store_true", help="the engine alone: shares of the machine's limits, prices, a cold start, a busy neighbour")
     parser.add_argument("--model", required=True)
     parser.add_argument("--rounds", type=int, default=5)
@@ -132,16 +134,17 @@ def main():
         return own_table(args)
     if not args.peer:
         parser.error("give --peer or --own")
-    ours, theirs = {row[0]: [] for row in ROWS}, {row[0]: [] for row in ROWS}
+    rows = ROWS + ([BF16_ROW] if args.bf16 else [])
+    ours, theirs = {row[0]: [] for row in rows}, {row[0]: [] for row in rows}
     for number in range(args.rounds):
-        for name, _, prompt, context, answer, streams, numerics in ROWS:
-            theirs[name].append(peer_rate(args, prompt, context, answer, streams))
+        for name, _, prompt, context, answer, streams, numerics in rows:
+            theirs[name].append(peer_rate(args, args.bf16 if name == BF16_ROW[0] else args.model, prompt, context, answer, streams))
             ours[name].append(baton_rate(args, prompt, context, answer, streams, numerics))
             print(f"round {number + 1}: {name}: {ours[name][-1]:.0f} / {theirs[name][-1]:.0f}", file=sys.stderr)
     unit = "tokens a CPU second, 1 thread" if args.cpu_time else f"tokens/s, {args.threads} threads"
     print(f"| what ({unit}; medians of {args.rounds}) | Baton | llama.cpp | ratio | bar |\n|---|---|---|---|---|")
     missed = 0
-    for name, bar, *_ in ROWS:
+    for name, bar, *_ in rows:
         ratio = statistics.median(a / b for a, b in zip(ours[name], theirs[name]))
         missed += ratio < bar
         print(f"| {name} | {statistics.median(ours[name]):.0f} | {statistics.median(theirs[name]):.0f} | {ratio:.2f} | {bar} |")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The engine beside llama.cpp on the same file and machine: scripts/bench_engine.sh --peer DIR [--rounds N] [--threads N] [--cpu-time] [--model PATH]
-# DIR holds llama-bench and llama-batched-bench. Both engines take turns, N rounds (5); medians and their ratios are printed.
+# The engine beside llama.cpp on the same file and machine: scripts/bench_engine.sh --peer DIR [--rounds N] [--threads N] [--cpu-time] [--model PATH] [--bf16 PATH]
+# --bf16 adds a row against the peer with that file (scripts/make_bench_model.py bf16). DIR holds llama-bench and llama-batched-bench. Both engines take turns, N rounds (5); medians and their ratios are printed.
 # --own instead of --peer prints the engine's shares of the machine's limits, what blocks cost, a cold start and a busy neighbour.
 # --cpu-time compares CPU seconds of one thread instead of tokens a second: what to trust while the machine does other work.
 source "$(dirname "$0")/common.sh"
