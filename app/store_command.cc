@@ -186,8 +186,8 @@ Result<StoreIdentity> NewIdentity(const StoreCommand& c, const DynamicCacheFile&
   return StoreIdentity{NamePrint(cache), std::string(NumericsName(numerics)), layout.ToString()};
 }
 
-/// Without --model the file must say itself that it is the cache of the model that the folder is bound to: the shapes of two
-/// models may agree.
+/// A file that Baton exported says by its fingerprint whose cache it is. Of another file --model says it: the shapes of two models may
+/// agree.
 Status CheckSameModel(const StoreCommand& c, const DynamicCacheFile& cache, const StoreIdentity& identity) {
   const std::string path = cache.file->path();
   if (IsNamePrint(identity.model_fingerprint)) {
@@ -195,7 +195,14 @@ Status CheckSameModel(const StoreCommand& c, const DynamicCacheFile& cache, cons
     return InvalidError("{} holds the cache of a model of another name than {}; import it into its own folder", c.path, path);
   }
   const auto name = cache.file->metadata().find("model");
-  if (!c.model.empty() || (name != cache.file->metadata().end() && name->second == HexEncode(identity.model_fingerprint))) return OkStatus();
+  if (name != cache.file->metadata().end()) {
+    if (name->second == HexEncode(identity.model_fingerprint)) return OkStatus();
+    const auto print = ParseBlockKey(name->second);
+    if (print.ok() && !IsNamePrint(print->bytes)) {
+      return InvalidError("{} is the cache of another model (fingerprint {}) than that of {}", path, name->second, c.path);
+    }
+  }
+  if (!c.model.empty()) return OkStatus();
   return InvalidError("{} holds blocks of one model and {} does not say that it is that model's cache; give --model to say so", c.path, path);
 }
 

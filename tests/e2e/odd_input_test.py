@@ -91,7 +91,9 @@ def test_files_of_ids_and_messages_as_tools_save_them():
         refused("generate", "--model", TINY, "--messages", file, words=["in.json", "UTF-8"])
         done = baton("generate", "--model", TINY, "--tokens", here, code=None)
         assert done.code in (1, 2) and str(here) in done.err and done.out == "", str(done)
-        refused("generate", "--model", TINY, "--prompt", "a", "--json-schema", "{\"a\":" * 100000, words=["--json-schema", "deeper"])
+        refused("generate", "--model", TINY, "--prompt", "a", "--json-schema", "{\"a\":" * 10000, words=["--json-schema", "deeper"])
+        file.write_text("{\"a\":" * 100000)
+        refused("generate", "--model", TINY, "--prompt", "a", "--json-schema", file, words=["--json-schema", "deeper"])
         refused("generate", "--model", TINY, "--prompt", "a", "--json-schema", "{\"type\":", words=["--json-schema", "line 1"])
 
 

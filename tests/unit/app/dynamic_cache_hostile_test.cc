@@ -227,6 +227,37 @@ TEST_F(HostileCacheTest, TheFilesBeforeABadOneAreTaken) {
   EXPECT_EQ(RunBaton({"store", "stat", "--path", folder, "--json"}).json()["blocks"], 1);
 }
 
+/// What Baton exported names its model by fingerprint; a model of the same shapes must not get it, whatever --model says.
+TEST_F(HostileCacheTest, ACacheOfAnotherModelIsRefusedAlsoWithAModel) {
+  const std::string model = BATON_SHARED_DIR "/golden/checkpoints/tiny-qwen2-f32", other = BATON_SHARED_DIR "/golden/checkpoints/tiny-llama-tied-f32";
+  if (!std::filesystem::exists(model)) GTEST_SKIP() << "no reference data at " << model;
+  const std::string file = BATON_SHARED_DIR "/golden/cache/tiny-qwen2-f32_turn1.safetensors", pack = Path("pack.safetensors");
+  ASSERT_EQ(RunBaton({"store", "import", "--path", Path("a"), "--model", model, file}).code, 0);
+  const auto own = OpenDynamicCache(file);
+  ASSERT_TRUE(own.ok());
+  // As a cluster's own blocks are exported: without a name that somebody gave, by the fingerprint of the model.
+  const std::string identity = RunBaton({"store", "stat", "--path", Path("a"), "--json"}).json()["identity"];
+  const std::string fingerprint = identity.substr(identity.find("model=") + 6, 64);
+  Metadata metadata = own->file->metadata();
+  const auto write = [&](const std::string& name) {
+    metadata["model"] = name;
+    EXPECT_TRUE(WriteSafetensors(pack, own->file->tensors(), metadata).ok());
+    return pack;
+  };
+  EXPECT_EQ(RunBaton({"store", "import", "--path", Path("b"), "--model", model, write(fingerprint)}).code, 0);
+  EXPECT_EQ(RunBaton({"store", "import", "--path", Path("b"), write(fingerprint)}).code, 0) << "it says itself whose it is";
+  std::string flipped = fingerprint;
+  flipped.back() = flipped.back() == '0' ? '1' : '0';
+  for (const std::string& with : {model, other}) {
+    const std::string folder = Path(with == model ? "b" : "c");
+    const Outcome run = RunBaton({"store", "import", "--path", folder, "--model", with, write(with == model ? flipped : fingerprint)});
+    EXPECT_EQ(run.code, 2) << with;
+    EXPECT_THAT(run.err, testing::AnyOf(HasSubstr("of another model"), HasSubstr("another model's cache"))) << with;
+  }
+  EXPECT_FALSE(std::filesystem::exists(Path("c")));
+  EXPECT_EQ(RunBaton({"store", "import", "--path", Path("d"), "--model", model, write("some-org/some-name")}).code, 0) << "of a file with a name --model says whose it is";
+}
+
 TEST_F(HostileCacheTest, ExportSaysWhichTokensItCannotFind) {
   const std::string folder = Path("store"), out = Path("out.safetensors");
   ASSERT_EQ(RunBaton({"store", "import", "--path", folder, Write({})}).code, 0);

@@ -58,9 +58,10 @@ class PlayedStore final : public WarmStore {
 class PlayedWorkers final : public Backend {
  public:
   PlayedWorkers(kj::Timer& timer, PlayedStore& store) : timer_(timer), store_(store) { card_.block_tokens = kBlock; }
+  ~PlayedWorkers() noexcept override = default;
   struct Run : GenerationHandle {
     explicit Run(PlayedWorkers& workers) : workers(workers) { workers.most = std::max(workers.most, ++workers.running); }
-    ~Run() override { --workers.running; }
+    ~Run() noexcept override { --workers.running; }
     PlayedWorkers& workers;
     kj::Promise<void> work = nullptr;
   };
@@ -395,7 +396,8 @@ TEST_F(WarmDriverTest, LongPromptsAreAskedForAndComputedInPieces) {
   std::vector<TokenId> tokens;
   for (TokenId i = 0; i < 3000; ++i) tokens.insert(tokens.end(), kBlock, i);
   plan_->Add(Root(""), "", tokens);
-  store_.Put(std::span(ChainOf("", tokens)).first(2500));
+  const auto chain = ChainOf("", tokens);
+  store_.Put(std::span(chain).first(2500));
   ASSERT_TRUE(Run().ok());
   EXPECT_EQ(progress_.skipped, 2500u);
   EXPECT_EQ(progress_.blocks, 500u);
