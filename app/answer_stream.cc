@@ -5,8 +5,12 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "gateway/json_text.h"
+
 namespace baton {
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 struct Reading {
   StreamedAnswer answer;
@@ -18,14 +22,14 @@ struct Reading {
 };
 
 /// A count of a usage object; 0 where there is none.
-uint32_t Count(const nlohmann::json& usage, const char* name) {
+uint32_t Count(const Json& usage, const char* name) {
   const auto it = usage.find(name);
   return it == usage.end() || !it->is_number_unsigned() ? 0 : static_cast<uint32_t>(std::min<uint64_t>(it->get<uint64_t>(), UINT32_MAX));
 }
 
-std::string MessageOf(const nlohmann::json& error) {
-  const bool known = error.is_object() && error.contains("message") && error["message"].is_string();
-  return known ? error["message"].get<std::string>() : "error " + error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+std::string MessageOf(const Json& error) {
+  const bool known = error.is_object() && error.contains("message") && error["message"].is_string() && error["message"] != "";
+  return known ? error["message"].get<std::string>() : "error " + error.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 2000);
 }
 
 void Reading::OnData(std::string_view data, Instant now) {
@@ -33,12 +37,13 @@ void Reading::OnData(std::string_view data, Instant now) {
     done = true;
     return;
   }
-  const auto json = nlohmann::json::parse(data, nullptr, false);
-  if (!json.is_object()) {
+  const auto parsed = ParseJson(data);
+  if (!parsed.ok() || !parsed->is_object()) {
     answer.error = "the server sent an event that is not JSON";
     return;
   }
-  if (json.contains("error")) answer.error = MessageOf(json["error"]);
+  const Json& json = *parsed;
+  if (const auto error = json.find("error"); error != json.end() && !error->is_null()) answer.error = MessageOf(*error);
   if (const auto usage = json.find("usage"); usage != json.end() && usage->is_object()) {
     answer.prompt_tokens = Count(*usage, "prompt_tokens");
     answer.tokens = Count(*usage, "completion_tokens");
@@ -50,7 +55,6 @@ void Reading::OnData(std::string_view data, Instant now) {
   const auto& choice = json["choices"][0];
   if (!choice.is_object()) return;
   const auto& piece = choice.contains("delta") ? choice["delta"] : choice;
-  if (piece.contains("role")) return;  // says nothing yet
   const char* field = choice.contains("delta") ? "content" : "text";
   const std::string text = piece.contains(field) && piece[field].is_string() ? piece[field].get<std::string>() : "";
   answer.text += text;
@@ -59,6 +63,7 @@ void Reading::OnData(std::string_view data, Instant now) {
     answer.finish_reason = choice["finish_reason"];
     return;
   }
+  if (text.empty() && piece.contains("role")) return;  // says nothing yet
   if (answer.first_token_s == 0) answer.first_token_s = ToSeconds(now - start);
   else answer.gaps_s.push_back(ToSeconds(now - last));
   last = now;

@@ -6,8 +6,10 @@
 
 #include "app/answer_stream.h"
 #include "app/cli.h"
+#include "app/json_input.h"
 #include "app/load_report.h"
 #include "app/load_trace.h"
+#include "gateway/json_text.h"
 
 namespace baton {
 namespace {
@@ -63,7 +65,7 @@ class LoadRun {
 };
 
 /// A size that the server tells, where it tells one; false if it is none.
-bool ReadSize(const nlohmann::json& model, const char* name, uint32_t& out) {
+bool ReadSize(const nlohmann::ordered_json& model, const char* name, uint32_t& out) {
   const auto it = model.find(name);
   if (it == model.end()) return true;
   if (!it->is_number_unsigned() || it->get<uint64_t>() == 0 || it->get<uint64_t>() > INT32_MAX) return false;
@@ -76,13 +78,14 @@ Status AskModel(HttpApiClient& client, kj::AsyncIoContext& io, LoadShape& shape)
   auto answer = client.Get("/v1/models").wait(io.waitScope);
   if (!answer.ok()) return answer.status();
   if (answer->status != 200) return UnavailableError("/v1/models answered {}: {}", answer->status, answer->ErrorMessage());
-  const auto json = nlohmann::json::parse(answer->body, nullptr, false);
+  const auto parsed = ParseJson(answer->body);
+  const auto json = parsed.ok() ? *parsed : nlohmann::ordered_json();
   if (!json.is_object() || !json.contains("data") || !json["data"].is_array() || json["data"].empty()) {
     return UnavailableError("/v1/models did not list a model");
   }
   const auto& model = json["data"][0];
   if (!model.is_object() || !ReadSize(model, "vocab_size", shape.vocab) || !ReadSize(model, "max_model_len", shape.max_positions)) {
-    return UnavailableError("/v1/models lists a model whose sizes make no sense: {}", model.dump().substr(0, 200));
+    return UnavailableError("/v1/models lists a model whose sizes make no sense: {}", ShortJson(model));
   }
   return OkStatus();
 }

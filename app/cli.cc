@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
+#include <string_view>
 
 #include "app/config.h"
 
@@ -49,6 +51,19 @@ std::string UnknownWord(bool wants_subcommand, const CommandLine& line, const st
     if (is_flag != wants_subcommand && !among(known) && !among(path)) return name;
   }
   return "";
+}
+
+/// The commands that read settings; any other would lose them without a word.
+constexpr std::string_view kTakeSettings[] = {"serve", "cluster", "warm", "simulate", "doctor", "config"};
+
+/// kInvalid where a setting was typed to a command that takes none.
+Status CheckSettingsAreTaken(const CLI::App& app, const CommandLine& line) {
+  if (line.settings.empty() || line.arguments.empty()) return OkStatus();
+  const std::string& command = line.arguments.front();
+  if (std::find(std::begin(kTakeSettings), std::end(kTakeSettings), command) != std::end(kTakeSettings)) return OkStatus();
+  if (app.get_subcommands([&command](const CLI::App* sub) { return sub->get_name() == command; }).empty()) return OkStatus();
+  return InvalidError("--{} is a setting, and `baton {}` takes none: {} do. `baton {} --help` lists its own flags", line.settings.begin()->first, command,
+                      fmt::join(kTakeSettings, ", "), command);
 }
 
 /// CLI11's message, and the nearest command or flag where the word is unknown.
@@ -114,6 +129,7 @@ int RunProgram(const CommandLine& line) {
   AddBenchStoreCommand(*bench, context);
   AddBenchTransferCommand(*bench, context);
 
+  if (const Status taken = CheckSettingsAreTaken(app, line); !taken.ok()) return Fail(taken);
   try {  // CLI11 reports by exceptions; none leaves this function
     std::vector<std::string> reversed(line.arguments.rbegin(), line.arguments.rend());
     app.parse(reversed);

@@ -41,6 +41,7 @@ Result<std::string> NodeText(const YAML::Node& node, const std::string& where, c
   std::string text;
   for (const YAML::Node& item : node) {
     if (!item.IsScalar()) return InvalidError("{}: each item of {} must be plain text", where, option.key);
+    if (item.Scalar().find(',') != std::string::npos) return InvalidError("{}: an item of {} must not hold a comma", where, option.key);
     text += (text.empty() ? "" : ",") + item.Scalar();
   }
   return text;
@@ -62,7 +63,9 @@ Status ApplySection(const std::string& file, const std::string& section, const Y
 }
 
 Status ApplyYaml(const std::string& file, const std::string& text, const std::vector<Option>& table, ConfigOrigins& origins) {
-  const YAML::Node root = YAML::Load(text);
+  const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+  if (documents.size() > 1) return InvalidError("{} holds {} YAML documents; a config file is one, without a line of \"---\" in between", file, documents.size());
+  const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
   if (root.IsNull()) return OkStatus();
   if (!root.IsMap()) return InvalidError("{}: a config file is a map of sections, for example \"gateway:\"", file);
   std::set<std::string> sections, seen;

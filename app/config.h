@@ -96,7 +96,8 @@ struct LoadedConfig {
 Result<LoadedConfig> LoadConfig(const std::string& file, const std::map<std::string, std::string>& environment,
                                 const std::map<std::string, std::string>& flags);
 
-std::string ConfigYaml(LoadedConfig& loaded);  // every key with its value, unit, doc and origin as comments
+/// Every key with its value, unit, doc and origin as comments, to be read as a file again. Secrets that are set are comments, too.
+std::string ConfigYaml(LoadedConfig& loaded);
 std::string ConfigMarkdown();                  // docs/config.md
 std::string ConfigSchema();                    // JSON schema of the YAML file
 

@@ -12,10 +12,11 @@ std::string Section(const Option& option) { return option.key.substr(0, option.k
 std::string Name(const Option& option) { return option.key.substr(option.key.find('.') + 1); }
 
 std::string YamlValue(const Option& option) {
-  const std::string text = OptionText(option);
-  if (option.secret && !text.empty()) return "\"(hidden)\"";
-  if (std::holds_alternative<std::vector<std::string>*>(option.target)) return "[" + text + "]";
-  return std::holds_alternative<std::string*>(option.target) ? nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) : text;
+  nlohmann::json value;  // YAML takes JSON
+  if (auto* list = std::get_if<std::vector<std::string>*>(&option.target)) value = **list;
+  else if (auto* text = std::get_if<std::string*>(&option.target)) value = **text;
+  else return OptionText(option);
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 std::string Range(const Option& option) {
@@ -33,7 +34,9 @@ std::string ConfigYaml(LoadedConfig& loaded) {
   std::string out, section;
   for (const Option& option : OptionTable(loaded.config)) {
     if (Section(option) != section) out += (section = Section(option)) + ":\n";
-    out += fmt::format("  {}: {}  # {}{}; {}\n", Name(option), YamlValue(option), option.doc,
+    // A secret's line is a comment: who serves from what was printed must not get a key that everybody knows.
+    const bool hidden = option.secret && !OptionText(option).empty();
+    out += fmt::format("  {}{}: {}  # {}{}; {}\n", hidden ? "# " : "", Name(option), hidden ? "(hidden)" : YamlValue(option), option.doc,
                        option.unit.empty() ? "" : " [" + option.unit + "]", loaded.origins[option.key]);
   }
   return out;

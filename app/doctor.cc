@@ -90,6 +90,9 @@ Check CheckDisk(const Config& config) {
   std::error_code error;
   std::filesystem::path folder = std::filesystem::absolute(config.store.path, error);
   while (!folder.empty() && !std::filesystem::exists(folder, error) && folder != folder.parent_path()) folder = folder.parent_path();
+  if (!std::filesystem::is_directory(folder, error)) {
+    return {"store", Verdict::kBad, fmt::format("{} is no folder", folder.string()), "give store.path a folder, or a name that is free in one"};
+  }
   struct statvfs info{};
   if (statvfs(folder.c_str(), &info) != 0 || access(folder.c_str(), W_OK) != 0) {
     return {"store", Verdict::kBad, fmt::format("{}: {}", folder.string(), std::strerror(errno)), "give store.path a folder you may write"};

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "app/json_input.h"
+#include "gateway/json_text.h"
 #include "model/quant.h"
 
 namespace baton {
@@ -75,12 +78,10 @@ Status CheckMetadata(const std::map<std::string, std::string>& metadata) {
 Status ReadTokenIds(const std::map<std::string, std::string>& metadata, DynamicCacheFile& out) {
   const auto it = metadata.find("token_ids");
   if (it == metadata.end()) return InvalidError("its metadata has no token_ids; without them no prefix can be found again");
-  const Json ids = Json::parse(it->second, nullptr, false);
-  if (!ids.is_array()) return InvalidError("its metadata's token_ids is not a JSON list");
-  for (const Json& id : ids) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX) return InvalidError("token id {} is not a token id", id.dump());
-    out.token_ids.push_back(id.get<TokenId>());
-  }
+  const auto ids = ParseJson(it->second);
+  auto read = ids.ok() ? TokenIdsOf(*ids) : ids.status();
+  if (!read.ok()) return read.status().WithContext("its metadata's token_ids");
+  out.token_ids = std::move(*read);
   // generate() leaves the last token out of its cache
   if (out.token_ids.size() == size_t{out.tokens} + 1) out.token_ids.pop_back();
   if (out.token_ids.size() != out.tokens) return InvalidError("it has {} positions and {} token ids", out.tokens, out.token_ids.size());
@@ -203,6 +204,9 @@ Result<std::vector<CacheBlock>> SplitDynamicCache(const DynamicCacheFile& cache,
     h.key = NextKey(parent, h.token_ids, inside);
     h.digest = Xxh3(block.bytes);
     h.extra = ExtraOf(cache, positions, begin, end);
+    if (h.extra.size() > BlockHeader::kMaxExtraBytes) {
+      return InvalidError("{}: its other metadata takes {} bytes, a block carries {}; leave some of it out", cache.file->path(), h.extra.size(), BlockHeader::kMaxExtraBytes);
+    }
     parent = h.key;
     blocks.push_back(std::move(block));
   }

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "kvstore/file_layer.h"
+#include "gateway/json_text.h"
 #include "gateway/stop_matcher.h"
 #include "model/detokenizer.h"
 #include "model/grammar/grammar_text.h"
@@ -112,9 +113,9 @@ Result<std::string> ReadGrammar(const GenerateCommand& c) {
   if (!text.starts_with('{')) {
     ASSIGN_OR_RETURN(text, ReadTextFile(text));
   }
-  const auto schema = nlohmann::ordered_json::parse(text, nullptr, false);
-  if (schema.is_discarded()) return InvalidError("--json-schema: {} is no JSON", text.starts_with('{') ? "the text" : c.json_schema);
-  return JsonSchemaToGbnf(schema);
+  const auto schema = ParseJson(text);
+  if (!schema.ok()) return schema.status().WithContext("--json-schema");
+  return JsonSchemaToGbnf(*schema);
 }
 
 Status Generate(GenerateCommand c) {

@@ -1,8 +1,9 @@
 #include "app/http_client.h"
 
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <utility>
+
+#include "gateway/json_text.h"
 
 namespace baton {
 namespace {
@@ -18,6 +19,9 @@ Result<HttpUrl> ParseUrl(std::string_view text) {
   const std::string_view whole = text;
   if (text.rfind("https://", 0) == 0) return InvalidError("\"{}\": https is not supported; use http://HOST:PORT", whole);
   if (text.rfind("http://", 0) == 0) text.remove_prefix(7);
+  for (const char c : text) {
+    if (c <= ' ' || c == 0x7f || c == '@' || c == '?' || c == '#') return InvalidError("\"{}\" holds what an address may not; use http://HOST:PORT", whole);
+  }
   HttpUrl url;
   const size_t slash = text.find('/');
   if (slash != std::string_view::npos) {
@@ -37,25 +41,50 @@ Result<HttpUrl> ParseUrl(std::string_view text) {
   }
   url.host = text;
   if (url.host.empty()) return InvalidError("\"{}\" names no host; use http://HOST:PORT", whole);
+  if (text.find(':') != std::string_view::npos && (text.front() != '[' || text.back() != ']')) {
+    return InvalidError("\"{}\": an IPv6 address is put in brackets, as in http://[::1]:8000", whole);
+  }
   return Result<HttpUrl>(std::move(url));
 }
 
-void EventReader::Push(std::string_view bytes, const std::function<void(std::string_view data)>& on_data) {
-  held_ += bytes;
-  size_t at = 0;
-  for (size_t end; (end = held_.find("\n\n", at)) != std::string::npos; at = end + 2) {
-    const std::string_view event = std::string_view(held_).substr(at, end - at);
-    const size_t data = event.rfind("data: ", 0) == 0 ? 0 : event.find("\ndata: ");
-    if (data != std::string_view::npos) on_data(event.substr(data + (data == 0 ? 6 : 7)));
+bool EventReader::Push(std::string_view bytes, const std::function<void(std::string_view data)>& on_data) {
+  while (!bytes.empty()) {
+    if (after_cr_ && bytes.front() == '\n') bytes.remove_prefix(1);  // the second half of a CRLF
+    after_cr_ = false;
+    const size_t end = bytes.find_first_of("\r\n");
+    line_ += bytes.substr(0, end);
+    if (line_.size() + data_.size() > kMaxAnswerBytes) return false;
+    if (end == std::string_view::npos) return true;
+    after_cr_ = bytes[end] == '\r';
+    bytes.remove_prefix(end + 1);
+    EndLine(on_data);
   }
-  held_.erase(0, at);
+  return true;
+}
+
+void EventReader::EndLine(const std::function<void(std::string_view data)>& on_data) {
+  if (line_.empty()) {
+    if (has_data_) on_data(data_);
+    data_.clear();
+    has_data_ = false;
+    return;
+  }
+  const size_t colon = line_.find(':');
+  if (line_.compare(0, colon, "data") == 0) {
+    if (has_data_) data_ += '\n';
+    has_data_ = true;
+    if (colon != std::string::npos) data_ += std::string_view(line_).substr(colon + (line_.compare(colon, 2, ": ") == 0 ? 2 : 1));
+  }
+  line_.clear();
 }
 
 std::string HttpAnswer::ErrorMessage() const {
-  const auto json = nlohmann::json::parse(body, nullptr, false);
-  const auto error = json.is_object() ? json.find("error") : json.end();
-  if (error != json.end() && error->is_object() && error->contains("message") && (*error)["message"].is_string()) return (*error)["message"];
-  return body.empty() ? fmt::format("HTTP status {} without a word", status) : body;
+  const auto json = ParseJson(body);
+  if (json.ok() && json->is_object() && json->contains("error")) {
+    const auto& error = (*json)["error"];
+    if (error.is_object() && error.contains("message") && error["message"].is_string() && error["message"] != "") return error["message"];
+  }
+  return body.empty() ? fmt::format("HTTP status {} without a word", status) : body.substr(0, 2000);
 }
 
 struct HttpApiClient::Request {
@@ -138,8 +167,10 @@ kj::Promise<void> HttpApiClient::ReadBody(Request& request) {
   return request.input->tryRead(request.buffer, 1, sizeof request.buffer).then([this, &request](size_t amount) -> kj::Promise<void> {
     if (amount == 0) return kj::READY_NOW;
     const std::string_view bytes(request.buffer, amount);
-    if (request.on_data) request.events.Push(bytes, request.on_data);
-    else request.answer.body += bytes;
+    bool fits = true;
+    if (request.on_data) fits = request.events.Push(bytes, request.on_data);
+    else fits = (request.answer.body += bytes).size() <= kMaxAnswerBytes;
+    if (!fits) return kj::Exception(kj::Exception::Type::FAILED, __FILE__, __LINE__, kj::str("more than ", kMaxAnswerBytes, " bytes in one piece"));
     return ReadBody(request);
   });
 }

@@ -19,17 +19,24 @@ struct HttpUrl {
   uint16_t port = 80;
   std::string prefix;  // of every path, without a slash at its end
 };
-/// "http://HOST[:PORT][/PREFIX]", the scheme may be left out. kInvalid says what is wrong.
+/// "http://HOST[:PORT][/PREFIX]", the scheme may be left out; an IPv6 address is in brackets. kInvalid says what is wrong.
 Result<HttpUrl> ParseUrl(std::string_view text);
 
-/// Cuts a byte stream into server-sent events.
+/// Most bytes of one event of a stream, and of an answer that is none.
+inline constexpr size_t kMaxAnswerBytes = 64 << 20;
+
+/// Cuts a byte stream into server-sent events, as the HTML standard says: lines end with LF, CRLF or CR, an event's data lines are
+/// joined by LF, and what follows the last blank line is no event.
 class EventReader {
  public:
-  /// Calls `on_data` with the data of each event that is complete now.
-  void Push(std::string_view bytes, const std::function<void(std::string_view data)>& on_data);
+  /// Calls `on_data` with the data of each event that is complete now. False: one is longer than kMaxAnswerBytes; read no further.
+  bool Push(std::string_view bytes, const std::function<void(std::string_view data)>& on_data);
 
  private:
-  std::string held_;
+  void EndLine(const std::function<void(std::string_view data)>& on_data);
+
+  std::string line_, data_;
+  bool has_data_ = false, after_cr_ = false;
 };
 
 struct HttpAnswer {

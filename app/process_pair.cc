@@ -145,7 +145,6 @@ Status RestartUnderMpirun(const CommandLine& line) {
   char program[4096] = {};
   if (readlink("/proc/self/exe", program, sizeof program - 1) > 0) words.back() = program;
   words.insert(words.end(), line.arguments.begin(), line.arguments.end());
-  for (const auto& [key, value] : line.settings) words.push_back(fmt::format("--{}={}", key, value));
   if (geteuid() == 0) {  // Open MPI asks for both
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);

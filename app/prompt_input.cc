@@ -1,12 +1,6 @@
 #include "app/prompt_input.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <limits>
-#include <nlohmann/json.hpp>
-#include <sstream>
-
+#include "app/json_input.h"
 #include "gateway/answer_request.h"
 #include "model/chat_template.h"
 
@@ -14,29 +8,6 @@ namespace baton {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Result<Json> ReadJsonFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return NotFoundError("cannot read {}: {}", path, std::strerror(errno));
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in) return NotFoundError("cannot read {}: {}", path, std::strerror(errno));
-  Json json = Json::parse(text.str(), nullptr, false);
-  if (json.is_discarded()) return InvalidError("{} is not JSON", path);
-  return Result<Json>(std::move(json));
-}
-
-Result<std::vector<TokenId>> IdsOf(const Json& list, const std::string& path) {
-  std::vector<TokenId> ids;
-  for (size_t i = 0; i < list.size(); ++i) {
-    const Json& id = list[i];
-    if (!id.is_number_integer() || id < 0 || id > std::numeric_limits<TokenId>::max()) {
-      return InvalidError("{}: entry {} is {}, must be a token id", path, i, id.dump());
-    }
-    ids.push_back(id.get<TokenId>());
-  }
-  return Result<std::vector<TokenId>>(std::move(ids));
-}
 
 /// A chat request as the gateway takes it, or its list of messages alone.
 Result<std::vector<TokenId>> ChatOf(Json request, const std::string& path, LazyTokenizer& lazy) {
@@ -63,7 +34,10 @@ Result<std::shared_ptr<const Tokenizer>> LazyTokenizer::Get() {
 
 Result<std::vector<TokenId>> ReadTokensFile(const std::string& path, LazyTokenizer& tokenizer) {
   ASSIGN_OR_RETURN(Json json, ReadJsonFile(path));
-  if (json.is_array()) return IdsOf(json, path);
+  if (json.is_array()) {
+    auto ids = TokenIdsOf(json);
+    return ids.ok() ? std::move(ids) : ids.status().WithContext(path);
+  }
   if (json.is_object()) return ChatOf(std::move(json), path, tokenizer);
   return InvalidError("{} must be a JSON list of token ids, or an object with \"messages\"", path);
 }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -13,6 +12,7 @@
 #include <unordered_set>
 
 #include "app/dynamic_cache.h"
+#include "app/json_input.h"
 #include "base/log.h"
 #include "kvstore/block_store.h"
 #include "model/model.h"
@@ -170,20 +170,24 @@ Result<StoreIdentity> NewIdentity(const StoreCommand& c, const DynamicCacheFile&
     options.numerics = c.numerics;
     options.block_tokens = c.block_tokens;
     if (!c.kv_dtype.empty()) options.kv_dtype = c.kv_dtype;
-    ASSIGN_OR_RETURN(const auto model, LoadModel(options));
-    return StoreIdentity{model->info().fingerprint, std::string(NumericsName(model->numerics())), model->kv_layout().ToString()};
+    ASSIGN_OR_RETURN(const ModelDescription model, DescribeModel(options));
+    return StoreIdentity{model.info.fingerprint, std::string(NumericsName(model.numerics)), model.layout.ToString()};
   }
   KvLayout layout = cache.layout;
   layout.block_tokens = c.block_tokens;
   if (!c.kv_dtype.empty()) {
     ASSIGN_OR_RETURN(layout.dtype, ParseKvDtype(c.kv_dtype));
   }
+  Numerics numerics = Numerics::kF32;
+  if (!c.numerics.empty()) {
+    ASSIGN_OR_RETURN(numerics, ParseNumerics(c.numerics));
+  }
   LOG_WARN("no --model given: {} is bound to the model's name in {}, which serves import and export but no worker", c.path, cache.file->path());
-  return StoreIdentity{NamePrint(cache), c.numerics.empty() ? "f32" : c.numerics, layout.ToString()};
+  return StoreIdentity{NamePrint(cache), std::string(NumericsName(numerics)), layout.ToString()};
 }
 
-/// Without --model the file must say itself that it is the cache of the model that the folder is bound to: the shapes of two
-/// models may agree.
+/// A file that Baton exported says by its fingerprint whose cache it is. Of another file --model says it: the shapes of two models may
+/// agree.
 Status CheckSameModel(const StoreCommand& c, const DynamicCacheFile& cache, const StoreIdentity& identity) {
   const std::string path = cache.file->path();
   if (IsNamePrint(identity.model_fingerprint)) {
@@ -191,7 +195,14 @@ Status CheckSameModel(const StoreCommand& c, const DynamicCacheFile& cache, cons
     return InvalidError("{} holds the cache of a model of another name than {}; import it into its own folder", c.path, path);
   }
   const auto name = cache.file->metadata().find("model");
-  if (!c.model.empty() || (name != cache.file->metadata().end() && name->second == HexEncode(identity.model_fingerprint))) return OkStatus();
+  if (name != cache.file->metadata().end()) {
+    if (name->second == HexEncode(identity.model_fingerprint)) return OkStatus();
+    const auto print = ParseBlockKey(name->second);
+    if (print.ok() && !IsNamePrint(print->bytes)) {
+      return InvalidError("{} is the cache of another model (fingerprint {}) than that of {}", path, name->second, c.path);
+    }
+  }
+  if (!c.model.empty()) return OkStatus();
   return InvalidError("{} holds blocks of one model and {} does not say that it is that model's cache; give --model to say so", c.path, path);
 }
 
@@ -200,7 +211,8 @@ Status ImportCaches(const StoreCommand& c) {
   StoreIdentity identity;
   for (const std::string& path : c.files) {
     ASSIGN_OR_RETURN(const DynamicCacheFile cache, OpenDynamicCache(path));
-    if (store == nullptr) {
+    const bool first = store == nullptr;
+    if (first) {
       std::string bound;
       if (c.model.empty()) {
         auto existing = Open(c, true);
@@ -208,11 +220,13 @@ Status ImportCaches(const StoreCommand& c) {
         if (!existing.ok() && existing.status().code() != StatusCode::kNotFound) return existing.status();
       }
       ASSIGN_OR_RETURN(identity, bound.empty() ? NewIdentity(c, cache) : ParseStoreIdentity(bound));
-      ASSIGN_OR_RETURN(store, Open(c, false, identity.ToString()));
     }
     RETURN_IF_ERROR(CheckSameModel(c, cache, identity));
     ASSIGN_OR_RETURN(const KvLayout layout, ParseKvLayout(identity.kv_layout));
     ASSIGN_OR_RETURN(const auto blocks, SplitDynamicCache(cache, identity, layout));
+    if (first) {  // a file that is refused leaves no folder behind
+      ASSIGN_OR_RETURN(store, Open(c, false, identity.ToString()));
+    }
     for (const CacheBlock& block : blocks) RETURN_IF_ERROR(store->Put(block.header, block.bytes));
     RETURN_IF_ERROR(store->Flush());
     Print(c, {{"file", path}, {"blocks", blocks.size()}, {"tokens", cache.tokens}, {"key", blocks.back().header.key.ToHex()}});
@@ -228,14 +242,11 @@ Result<BlockKey> ChooseChain(const StoreCommand& c, const std::vector<BlockListi
     if (ends.size() == 1) return ends.front().key;
     return InvalidError("{} holds {} chains; name one by --key of its last block (`baton store ls`) or by --tokens", c.path, ends.size());
   }
-  std::ifstream file(c.tokens_file);
-  const Json list = Json::parse(file, nullptr, false);
-  std::vector<TokenId> ids;
-  for (const Json& id : list) {
-    if (!id.is_number_integer() || id < 0 || id > INT32_MAX) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
-    ids.push_back(id.get<TokenId>());
-  }
-  if (!list.is_array() || ids.empty()) return InvalidError("{} is not a JSON list of token ids", c.tokens_file);
+  ASSIGN_OR_RETURN(const Json list, ReadJsonFile(c.tokens_file));
+  const auto read = TokenIdsOf(list);
+  if (!read.ok()) return read.status().WithContext(c.tokens_file);
+  const std::vector<TokenId>& ids = *read;
+  if (ids.empty()) return InvalidError("{} is an empty list: give the token ids of a prompt", c.tokens_file);
   std::unordered_set<BlockKey> held;
   for (const BlockListing& row : rows) held.insert(row.key);
   BlockKey found = RootKey({identity.model_fingerprint, identity.kv_layout, identity.numerics, ""});

@@ -1,15 +1,14 @@
 // `baton tokenize`, `baton detokenize` and `baton render`: JSON lines in, JSON lines out. A line that cannot be served
 // gives {"error": …} in its place; the command goes on and is done (0) when every line has its answer.
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "app/cli.h"
+#include "gateway/json_text.h"
+#include "kvstore/file_layer.h"
 #include "model/chat_template.h"
 #include "model/tokenizer.h"
 
@@ -28,8 +27,8 @@ int AnswerLines(const std::function<Result<Json>(const Json&)>& answer) {
   std::string line;
   while (std::getline(std::cin, line)) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const Json request = Json::parse(line, nullptr, false);
-    Result<Json> result = request.is_object() ? answer(request) : InvalidError("the line is not a JSON object");
+    const Result<Json> request = ParseJson(line);
+    Result<Json> result = !request.ok() ? request.status() : request->is_object() ? answer(*request) : InvalidError("the line is a JSON {}, not an object", request->type_name());
     const Json out = result.ok() ? *result : Json{{"error", result.status().message()}};
     const std::string text = out.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
     if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) return 1;
@@ -68,18 +67,11 @@ int RunDetokenize(const TextCommand& c) {
   });
 }
 
-Result<std::string> ReadFile(const std::string& path) {
-  std::error_code error;
-  std::ifstream in(path, std::ios::binary);
-  if (!in || !std::filesystem::is_regular_file(path, error)) return NotFoundError("{} is not a file that can be read", path);
-  return std::string(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
-}
-
 int RunRender(const TextCommand& c) {
   Json special_tokens = Json::object();
   std::string source;
   if (!c.template_file.empty()) {
-    auto text = ReadFile(c.template_file);
+    auto text = ReadTextFile(c.template_file);
     if (!text.ok()) return Fail(text.status());
     source = std::move(*text);
   } else {

@@ -10,6 +10,7 @@
 #include "app/cli.h"
 #include "app/http_client.h"
 #include "base/clock.h"
+#include "gateway/json_text.h"
 
 namespace baton {
 namespace {
@@ -59,8 +60,9 @@ Result<Json> Refresh(HttpApiClient& client, kj::AsyncIoContext& io, const Clock&
               {"connections", now.metrics["baton_gateway_connections"]}, {"running_answers", now.metrics["baton_gateway_running_answers"]},
               {"requests_per_s", rate("baton_gateway_requests_total")}, {"prompt_tokens_per_s", rate("baton_gateway_prompt_tokens_total")},
               {"cached_tokens_per_s", rate("baton_gateway_cached_tokens_total")}, {"generated_tokens_per_s", rate("baton_gateway_generated_tokens_total")}};
-  out["cluster"] = Json::parse(cluster->body, nullptr, false);
-  if (out["cluster"].is_discarded()) return UnavailableError("/admin/cluster did not answer JSON");
+  auto shown = ParseJson(cluster->body);
+  if (!shown.ok()) return UnavailableError("/admin/cluster did not answer JSON");
+  out["cluster"] = std::move(*shown);
   before = std::move(now);
   return out;
 }

@@ -6,11 +6,12 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "gateway/json_text.h"
 
 namespace baton {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kMaxTokens = 100'000'000;
 
@@ -25,8 +26,9 @@ Result<uint64_t> Number(const Json& line, const char* field, uint64_t max) {
 }
 
 Result<TraceRequest> ParseLine(const std::string& text) {
-  const Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!line.is_object()) return InvalidError("not a JSON object");
+  const auto parsed = ParseJson(text);
+  if (!parsed.ok() || !parsed->is_object()) return InvalidError("not a JSON object");
+  const Json& line = *parsed;
   TraceRequest request;
   ASSIGN_OR_RETURN(const uint64_t ms, Number(line, "timestamp", uint64_t{1} << 52));
   ASSIGN_OR_RETURN(const uint64_t prompt, Number(line, "input_length", kMaxTokens));
@@ -79,6 +81,8 @@ Result<std::vector<TraceRequest>> ReadTrace(const std::string& path) {
   }
   if (file.bad()) return UnavailableError("cannot read {}", path);
   if (trace.empty()) return InvalidError("{} has no requests", path);
+  const double begin_s = trace.front().at_s;  // some traces count from 1970
+  for (TraceRequest& request : trace) request.at_s -= begin_s;
   return Result<std::vector<TraceRequest>>(std::move(trace));
 }
 

@@ -24,7 +24,7 @@ struct TraceRequest {
   void Shrink(uint32_t block_tokens);
 };
 
-/// In the file's order, with times that never go back. Errors: kNotFound; kInvalid names the line and what is wrong with it.
+/// In the file's order, with times from the first request on that never go back. Errors: kNotFound; kInvalid names the line and what is wrong with it.
 Result<std::vector<TraceRequest>> ReadTrace(const std::string& path);
 
 }  // namespace baton

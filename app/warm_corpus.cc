@@ -4,6 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "app/json_input.h"
+#include "gateway/json_text.h"
+
 namespace baton {
 namespace {
 
@@ -11,25 +14,15 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxLineBytes = 64 << 20;
 
-Result<std::vector<TokenId>> TokensOf(const Json& list, uint32_t vocab) {
-  if (!list.is_array()) return InvalidError("tokens must be a list of token ids");
-  std::vector<TokenId> tokens;
-  tokens.reserve(list.size());
-  for (const Json& id : list) {
-    if (!id.is_number_integer() || id < 0 || id >= vocab) {
-      return InvalidError("tokens[{}] is {}, must be a token id from 0 to {}", tokens.size(), id.dump().substr(0, 40), vocab - 1);
-    }
-    tokens.push_back(id.get<TokenId>());
-  }
-  return Result<std::vector<TokenId>>(std::move(tokens));
-}
-
 Result<std::vector<TokenId>> PromptOf(const Json& body, const TextCodec& codec, uint32_t vocab) {
   int given = 0;
   for (const char* key : {"prompt", "messages", "tokens"}) given += body.contains(key) ? 1 : 0;
   if (given != 1) return InvalidError("give one of prompt, messages and tokens");
   if (body.contains("messages")) return codec.EncodeChat(body);
-  if (body.contains("tokens")) return TokensOf(body["tokens"], vocab);
+  if (body.contains("tokens")) {
+    auto tokens = TokenIdsOf(body["tokens"], vocab);
+    return tokens.ok() ? std::move(tokens) : tokens.status().WithContext("tokens");
+  }
   const Json& prompt = body["prompt"];
   if (!prompt.is_string()) return InvalidError("prompt must be a string; ids go into tokens");
   return codec.Encode(prompt.get_ref<const std::string&>(), /*parse_special=*/true, /*add_special=*/true);
@@ -54,8 +47,8 @@ bool NextLine(std::istream& in, std::string& line, bool& too_long) {
 }  // namespace
 
 Result<WarmPrompt> ReadWarmPrompt(std::string_view line, const TextCodec& codec, const PromptLimits& limits) {
-  const Json body = Json::parse(line, nullptr, false);
-  if (!body.is_object()) return InvalidError("not a JSON object");
+  ASSIGN_OR_RETURN(const Json body, ParseJson(line));
+  if (!body.is_object()) return InvalidError("not a JSON object but a {}", body.type_name());
   WarmPrompt prompt;
   if (body.contains("tenant")) {
     if (!body["tenant"].is_string()) return InvalidError("tenant must be a string");

@@ -22,17 +22,17 @@ Status CheckShape(std::string_view text) {
     }
     if (c == '"') quoted = true;
     if ((c == ',' || c == '[' || c == '{') && ++values > kMaxJsonValues) {
-      return InvalidError("the JSON body holds more than {} values", kMaxJsonValues);
+      return InvalidError("the JSON holds more than {} values", kMaxJsonValues);
     }
     if (c == '{' || c == '[') {
       keys.push_back(0);
       if (static_cast<int>(keys.size()) > kMaxJsonDepth) {
-        return InvalidError("the JSON body is nested deeper than {} levels at byte {}", kMaxJsonDepth, i);
+        return InvalidError("the JSON is nested deeper than {} levels at byte {}", kMaxJsonDepth, i);
       }
     } else if ((c == '}' || c == ']') && !keys.empty()) {
       keys.pop_back();
     } else if (c == ':' && !keys.empty() && ++keys.back() > kMaxJsonKeys) {
-      return InvalidError("an object of the JSON body has more than {} keys at byte {}", kMaxJsonKeys, i);
+      return InvalidError("an object of the JSON has more than {} keys at byte {}", kMaxJsonKeys, i);
     }
   }
   return OkStatus();
@@ -40,18 +40,23 @@ Status CheckShape(std::string_view text) {
 
 }  // namespace
 
-Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text) {
-  if (text.empty()) return InvalidError("the request has no body; send a JSON object");
+Result<nlohmann::ordered_json> ParseJson(std::string_view text) {
   RETURN_IF_ERROR(CheckShape(text));
   try {
-    auto value = nlohmann::ordered_json::parse(text);
-    if (!value.is_object()) return InvalidError("the body is a JSON {}; send a JSON object", value.type_name());
-    return value;
+    return nlohmann::ordered_json::parse(text);
   } catch (const nlohmann::json::exception& error) {
     std::string what = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: …"
     if (const size_t end = what.find("] "); end != std::string::npos) what.erase(0, end + 2);
-    return InvalidError("the body is not valid JSON in UTF-8: {}", ValidUtf8(what));
+    return InvalidError("not valid JSON in UTF-8: {}", ValidUtf8(what).substr(0, 300));
   }
+}
+
+Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text) {
+  if (text.empty()) return InvalidError("the request has no body; send a JSON object");
+  auto value = ParseJson(text);
+  if (!value.ok()) return value.status().WithContext("the body");
+  if (!value->is_object()) return InvalidError("the body is a JSON {}; send a JSON object", value->type_name());
+  return value;
 }
 
 void AppendJsonEscaped(std::string& out, std::string_view text) {

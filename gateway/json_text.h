@@ -10,13 +10,15 @@
 
 namespace baton {
 
-/// Deepest nesting, most keys of one object and most values of a body: within them the parser's time and memory stay linear.
+/// Deepest nesting, most keys of one object and most values of a text: within them the parser's time and memory stay linear, and
+/// the value can be copied and printed, which recurses.
 inline constexpr int kMaxJsonDepth = 64;
 inline constexpr int kMaxJsonKeys = 4096;
 inline constexpr int kMaxJsonValues = 1 << 20;
 
-/// A request's body, which must be one JSON object in strict UTF-8; of equal keys the last counts.
-/// Errors: kInvalid says where and what.
+/// Any JSON in strict UTF-8; of equal keys the last counts. Errors: kInvalid says where and what.
+Result<nlohmann::ordered_json> ParseJson(std::string_view text);
+/// A request's body, which must be one object. Errors as ParseJson.
 Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text);
 
 /// Appends `text` quoted and escaped; bytes that are not UTF-8 become U+FFFD, one for each maximal subpart of a character.

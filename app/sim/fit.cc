@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <vector>
+
+#include "kvstore/file_layer.h"
 
 namespace baton {
 namespace {
@@ -96,12 +97,8 @@ Status FitText(std::string_view text, SimConfig& config) {
 }
 
 Status FitFile(const std::string& path, SimConfig& config) {
-  std::ifstream file(path);
-  if (!file) return NotFoundError("no measurements at {}", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (file.bad()) return UnavailableError("cannot read {}", path);
-  return FitText(text.str(), config).WithContext(path);
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  return FitText(text, config).WithContext(path);
 }
 
 }  // namespace baton

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "app/sim/check.h"
 #include "base/bytes.h"
 #include "base/random.h"
 
@@ -55,7 +56,7 @@ class Simulation {
         coordinator_(Adapted(config), clock_, metrics_),
         store_(config.store_memory_blocks, config.store_blocks, config.store_policy),
         requests_(trace.size()) {}
-  SimReport Run();
+  Result<SimReport> Run();
 
  private:
   /// The coordinator's limits grow with the cluster.
@@ -450,11 +451,15 @@ Event Simulation::NextEvent() {
   return event;
 }
 
-SimReport Simulation::Run() {
+Result<SimReport> Simulation::Run() {
   Schedule();
   Build();
   while (arrivals_left_ > 0 || !active_.empty()) {
     const Event event = NextEvent();
+    if (!(event.at_s <= kLongestSimulationS)) {
+      return ExhaustedError("after {} virtual seconds {} requests are still open: such workers are too slow or too few for the trace", kLongestSimulationS,
+                            arrivals_left_ + active_.size());
+    }
     clock_.Advance(FromSeconds(event.at_s) - FromSeconds(now_s_));
     now_s_ = event.at_s;
     Handle(event);
@@ -463,34 +468,10 @@ SimReport Simulation::Run() {
   return std::move(report_);
 }
 
-Status CheckConfig(const SimConfig& c) {
-  if (c.decode_workers + c.mixed_workers == 0 && c.prefill_workers == 0) return InvalidError("a cluster needs workers: --prefill, --decode or --mixed");
-  if (c.block_tokens == 0) return InvalidError("a block must have tokens");
-  const double positive[] = {c.heartbeat_s,        c.transfer_bytes_per_s, c.store_bytes_per_s, c.store_disk_bytes_per_s,
-                             c.kv_bytes_per_token, c.rate_scale,           c.worker.cost.prefill_tokens_per_s};
-  for (const double value : positive) {
-    if (!(value > 0) || !std::isfinite(value)) return InvalidError("rates, sizes and periods of a simulation must be above 0");
-  }
-  RETURN_IF_ERROR(MakeCachePolicy(c.store_policy).status());
-  if (c.worker.cost.base_s < 0 || c.worker.cost.per_stream_s < 0) return InvalidError("the times of a step must not be below 0");
-  for (const SimFailure& f : c.failures) {
-    const size_t digits = std::min(f.worker.find_first_of("0123456789"), f.worker.size());
-    const std::string kind = f.worker.substr(0, digits);
-    const std::map<std::string, uint32_t> counts = {
-        {"prefill", c.prefill_workers}, {"decode", c.decode_workers}, {"mixed", c.mixed_workers}, {"store", c.store_blocks > 0 ? 1 : 0}};
-    const auto counted = counts.find(kind);
-    const uint32_t count = counted == counts.end() ? 0 : counted->second;
-    bool known = false;
-    for (uint32_t i = 0; i < count && !known; ++i) known = f.worker == kind + std::to_string(i);
-    if (!known) return InvalidError("no worker '{}' in this cluster; workers are prefill0…, decode0…, mixed0… and store0", f.worker);
-  }
-  return OkStatus();
-}
-
 }  // namespace
 
 Result<SimReport> Simulate(const SimConfig& config, const std::vector<TraceRequest>& trace) {
-  RETURN_IF_ERROR(CheckConfig(config));
+  RETURN_IF_ERROR(CheckSimulation(config, trace));
   return Simulation(config, trace).Run();
 }
 

@@ -34,7 +34,8 @@ struct SimConfig {
   CoordinatorConfig coordinator;
 };
 
-/// Errors: kInvalid (no workers, an unknown worker in a failure, a value that cannot be).
+/// Errors: kInvalid (no workers, an unknown worker in a failure, a value that cannot be, a trace longer than three weeks);
+/// kExhausted (requests still open after so long).
 Result<SimReport> Simulate(const SimConfig& config, const std::vector<TraceRequest>& trace);
 
 }  // namespace baton
