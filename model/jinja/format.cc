@@ -26,7 +26,7 @@ Text Repr(Run& run, const Value& value, bool ascii) {
   for (size_t i = 0; i + 1 < starts.size(); ++i) {
     const char32_t c = NextUtf8(std::string_view(shown.bytes).substr(starts[i])).code;
     if (c < 0x80) out.Append(shown, starts[i], 1);
-    else out.Append(c < 0x100 ? fmt::format("\\x{:02x}", static_cast<uint32_t>(c)) : c < 0x10000 ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c)) : fmt::format("\\U{:08x}", static_cast<uint32_t>(c)), shown.UserAt(starts[i]));
+    else out.Append(EscapedCharacter(c), shown.UserAt(starts[i]));
   }
   return out;
 }
@@ -189,7 +189,8 @@ class PercentArguments {
   }
   void CheckAllUsed() const {
     // Python lets whatever can be subscripted go unused, since it may be there for its names.
-    const bool subscript = arguments_.IsDict() || arguments_.IsUndefined() || (arguments_.IsList() && (arguments_.list().kind == List::Kind::kList || arguments_.list().kind == List::Kind::kRange));
+    const bool sequence = arguments_.IsList() && (arguments_.list().kind == List::Kind::kList || arguments_.list().kind == List::Kind::kRange);
+    const bool subscript = arguments_.IsDict() || arguments_.IsUndefined() || sequence;
     if (next_ < values_.size() && !subscript) run_.Fail("not all arguments converted during string formatting");
   }
 

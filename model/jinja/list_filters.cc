@@ -261,7 +261,8 @@ Value Items(Run& run, const Value& v) {
 }
 
 constexpr FilterEntry kFilters[] = {
-    {"first", Plain<First>}, {"last", Plain<Last>}, {"length", Plain<LengthFilter>}, {"count", Plain<LengthFilter>}, {"list", Plain<ToList>}, {"join", Join}, {"reverse", Plain<Reverse>},
+    {"first", Plain<First>}, {"last", Plain<Last>}, {"length", Plain<LengthFilter>}, {"count", Plain<LengthFilter>}, {"list", Plain<ToList>},
+    {"reverse", Plain<Reverse>}, {"join", Join},
     {"sort", Sort}, {"unique", Unique}, {"min", Extreme<false>}, {"max", Extreme<true>}, {"sum", Sum}, {"map", Map},
     {"select", Select<true, false>}, {"reject", Select<false, false>}, {"selectattr", Select<true, true>}, {"rejectattr", Select<false, true>},
     {"groupby", GroupBy}, {"batch", Batch}, {"slice", SliceFilter}, {"dictsort", DictSort}, {"items", Plain<Items>}};

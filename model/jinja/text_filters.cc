@@ -202,7 +202,8 @@ Value ToJson(Run& run, const Value& v, const Arguments& a) {
 constexpr FilterEntry kFilters[] = {
     {"upper", Simple<Upper>}, {"lower", Simple<Lower>}, {"title", Simple<Title>}, {"capitalize", Simple<Capitalize>}, {"trim", Trim},
     {"replace", ReplaceFilter}, {"center", Center}, {"indent", Indent}, {"truncate", Truncate}, {"wordcount", Plain<WordCount>}, {"escape", Plain<Escape>},
-    {"e", Plain<Escape>}, {"forceescape", Plain<ForceEscape>}, {"safe", Plain<Safe>}, {"string", Plain<String>}, {"format", Format}, {"urlencode", Plain<UrlEncode>}, {"tojson", ToJson}};
+    {"e", Plain<Escape>}, {"forceescape", Plain<ForceEscape>}, {"safe", Plain<Safe>}, {"string", Plain<String>},
+    {"format", Format}, {"urlencode", Plain<UrlEncode>}, {"tojson", ToJson}};
 
 }  // namespace
 
