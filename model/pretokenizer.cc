@@ -76,6 +76,17 @@ std::string ApplyForm(const std::string& text, UnicodeForm form) {
   return out;
 }
 
+/// Character by character: a sigma at the end of a word is one like any other.
+std::string LowerEach(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const Utf8Step step = NextUtf8(text);
+    icu::UnicodeString(static_cast<UChar32>(step.code)).toLower(icu::Locale::getRoot()).toUTF8String(out);
+    text.remove_prefix(step.length);
+  }
+  return out;
+}
+
 std::string ReplaceAll(const std::string& text, const std::string& from, const std::string& to) {
   if (from.empty()) return text;
   std::string out;
@@ -135,13 +146,7 @@ std::string Normalizer::Apply(std::string text) const {
         if (!text.empty()) text = entry.to + text;
         break;
       case Step::kReplace: text = ReplaceAll(text, entry.from, entry.to); break;
-      case Step::kLowercase: {
-        icu::UnicodeString unicode = icu::UnicodeString::fromUTF8(text);
-        unicode.toLower(icu::Locale::getRoot());
-        text.clear();
-        unicode.toUTF8String(text);
-        break;
-      }
+      case Step::kLowercase: text = LowerEach(text); break;
     }
   }
   return text;

@@ -207,7 +207,7 @@ class SchemaWriter {
     const Json types = schema["type"].is_array() ? schema["type"] : Json::array({schema["type"]});
     std::string out;
     for (const Json& type : types) {
-      if (!type.is_string()) break;
+      if (!type.is_string()) return Wrong(path, "\"type\" must be the name of a type or a list of such");
       ASSIGN_OR_RETURN(const std::string expression, VisitType(type.get<std::string>(), schema, path, depth));
       out += (out.empty() ? "" : " | ") + expression;
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <string>
 
 #include "model/grammar/grammar_text.h"
@@ -20,7 +21,11 @@ struct Decimal {
 };
 
 Decimal ToDecimal(double value) {
-  std::string text = fmt::format("{:.15f}", value);
+  std::string text;
+  for (int digits = 1; digits <= 15; ++digits) {  // as it was written: the fewest digits that read back as it
+    text = fmt::format("{:.{}f}", value, digits);
+    if (std::strtod(text.c_str(), nullptr) == value) break;
+  }
   const size_t point = text.find('.');
   Decimal out{text.substr(0, point), text.substr(point + 1)};
   out.fraction.erase(out.fraction.find_last_not_of('0') + 1);
@@ -80,25 +85,65 @@ std::string Decrement(std::string digits) {
   return digits;
 }
 
-/// What may stand after the whole part of `bound`: fractions at least (or at most) as large as its own, or strictly so.
-std::string FractionFrom(const std::string& fraction, bool exclusive) {
-  if (fraction.empty()) return exclusive ? "\".\" [0-9]{0,15} [1-9] [0-9]{0,15}" : kAnyFraction;
-  std::string out;
-  for (size_t i = 0; i < fraction.size(); ++i) {
-    if (fraction[i] < '9') AddAlternative(out, fmt::format("\"{}\" {} [0-9]{{0,15}}", fraction.substr(0, i), Digit(static_cast<char>(fraction[i] + 1), '9')));
+/// Bounds of a fraction's digits from some place on: those of a number's decimal form without zeros at the end. Nothing: no bound.
+struct FractionBounds {
+  std::optional<std::string> low, high;
+  bool above = false, below = false;  // exclusive
+
+  bool ZeroFits() const { return (!low || (low->empty() && !above)) && (!high || !(high->empty() && below)); }
+  /// After the digit `digit`; nullopt where it is out of bounds.
+  std::optional<FractionBounds> After(char digit) const {
+    FractionBounds rest{std::nullopt, std::nullopt, above, below};
+    if (low) {
+      const char first = low->empty() ? '0' : (*low)[0];
+      if (digit < first) return std::nullopt;
+      if (digit == first) rest.low = low->empty() ? "" : low->substr(1);
+    }
+    if (high) {
+      const char first = high->empty() ? '0' : (*high)[0];
+      if (digit > first) return std::nullopt;
+      if (digit == first) rest.high = high->empty() ? "" : high->substr(1);
+    }
+    return rest;
   }
-  AddAlternative(out, fmt::format("\"{}\"{}", fraction, exclusive ? " [0-9]{0,15} [1-9] [0-9]{0,15}" : " [0-9]{0,15}"));
-  return "\".\" (" + out + ")";
+};
+
+/// One digit or more within the bounds, at most `digits`; empty where there are none.
+std::string FractionDigits(FractionBounds bounds, size_t digits) {
+  if (bounds.low && bounds.low->empty() && !bounds.above) bounds.low.reset();
+  const bool nothing = digits == 0 || (bounds.high && bounds.high->empty() && (bounds.low || bounds.below));
+  if (nothing) return "";
+  if (bounds.high && bounds.high->empty()) return fmt::format("\"0\"{{1,{}}}", digits);
+  if (!bounds.low && !bounds.high) return fmt::format("[0-9]{{1,{}}}", digits);
+  if (!bounds.high && bounds.low->empty()) return fmt::format("\"0\"{{0,{}}} [1-9] [0-9]{{0,{}}}", digits - 1, digits - 1);
+  std::string out;
+  char free_from = 0;  // a run of digits after which everything is free
+  const auto close = [&](char end) {
+    if (free_from != 0) AddAlternative(out, fmt::format("{} [0-9]{{0,{}}}", Digit(free_from, end), digits - 1));
+    free_from = 0;
+  };
+  for (char digit = '0'; digit <= '9'; ++digit) {
+    const auto rest = bounds.After(digit);
+    if (rest && !rest->low && !rest->high) {
+      if (free_from == 0) free_from = digit;
+      continue;
+    }
+    close(static_cast<char>(digit - 1));
+    if (!rest) continue;
+    const std::string more = FractionDigits(*rest, digits - 1);
+    if (rest->ZeroFits()) AddAlternative(out, more.empty() ? Digit(digit, digit) : fmt::format("{} ({})?", Digit(digit, digit), more));
+    else if (!more.empty()) AddAlternative(out, fmt::format("{} ({})", Digit(digit, digit), more));
+  }
+  close('9');
+  return out;
 }
-std::string FractionTo(const std::string& fraction, bool exclusive) {
-  if (fraction.empty()) return exclusive ? "" : "(\".\" \"0\"{1,16})?";
-  std::string out;
-  for (size_t i = 0; i < fraction.size(); ++i) {
-    if (fraction[i] > '0') AddAlternative(out, fmt::format("\"{}\" {} [0-9]{{0,15}}", fraction.substr(0, i), Digit('0', static_cast<char>(fraction[i] - 1))));
-    if (i > 0) AddAlternative(out, fmt::format("\"{}\"", fraction.substr(0, i)));
-  }
-  if (!exclusive) AddAlternative(out, fmt::format("\"{}\" \"0\"{{0,15}}", fraction));
-  return "(\".\" (" + out + "))?";
+
+/// What may stand after a whole part: a point and digits within the bounds, or nothing where that is within them. nullopt: not
+/// even that.
+std::optional<std::string> Fraction(const FractionBounds& bounds) {
+  const std::string digits = FractionDigits(bounds, kMaxDigits);
+  if (digits.empty()) return bounds.ZeroFits() ? std::optional<std::string>("") : std::nullopt;
+  return fmt::format("(\".\" ({})){}", digits, bounds.ZeroFits() ? "?" : "");
 }
 
 struct Range {  // of numbers that are not negative
@@ -109,14 +154,17 @@ struct Range {  // of numbers that are not negative
 };
 
 /// The range's numbers that are not negative, and those that are, with their sign turned.
-void Split(const NumberBounds& bounds, std::optional<Range>& positive, std::optional<Range>& negative) {
+void Split(NumberBounds bounds, std::optional<Range>& positive, std::optional<Range>& negative) {
+  for (auto* bound : {&bounds.least, &bounds.most}) {
+    if (*bound) **bound += 0.0;  // -0 becomes 0
+  }
   if (!bounds.most || *bounds.most >= 0) {
     Range range{std::max(bounds.least.value_or(0), 0.0), bounds.most, bounds.least.value_or(-1) >= 0 && bounds.above, bounds.below};
     if (!range.empty()) positive = range;
   }
   if (!bounds.least || *bounds.least < 0) {
     Range range;
-    if (bounds.most && *bounds.most < 0) range = {-*bounds.most, std::nullopt, bounds.below, false};
+    if (bounds.most && *bounds.most <= 0) range = {0 - *bounds.most, std::nullopt, bounds.below, false};
     if (bounds.least) range.most = -*bounds.least, range.below = bounds.above;
     if (!range.empty()) negative = range;
   }
@@ -139,26 +187,26 @@ std::string NaturalIn(const Range& range) {
   return most < 0 ? "" : Natural(fmt::format("{:.0f}", least), fmt::format("{:.0f}", most));
 }
 
-Result<std::string> DecimalIn(const Range& range) {
+/// Empty where there are none.
+std::string DecimalIn(const Range& range) {
   const Decimal low = ToDecimal(range.least);
   std::string out;
-  const auto add = [&out](const std::string& whole, const std::string& fraction) {
-    if (!whole.empty()) AddAlternative(out, whole + " " + fraction);
+  const auto add = [&out](const std::string& whole, const std::optional<std::string>& fraction) {
+    if (!whole.empty() && fraction) AddAlternative(out, whole + " " + *fraction);
   };
   if (!range.most) {
-    add("\"" + low.whole + "\"", FractionFrom(low.fraction, range.above));
+    add("\"" + low.whole + "\"", Fraction({low.fraction, std::nullopt, range.above, false}));
     add(Natural(Increment(low.whole), ""), kAnyFraction);
     return out;
   }
   const Decimal high = ToDecimal(*range.most);
   if (low.whole == high.whole) {
-    if (!low.fraction.empty() || range.above) return InvalidError("bounds between two neighbouring integers are supported only from the lower one on, itself included");
-    add("\"" + high.whole + "\"", FractionTo(high.fraction, range.below));
+    add("\"" + low.whole + "\"", Fraction({low.fraction, high.fraction, range.above, range.below}));
     return out;
   }
-  add("\"" + low.whole + "\"", FractionFrom(low.fraction, range.above));
+  add("\"" + low.whole + "\"", Fraction({low.fraction, std::nullopt, range.above, false}));
   if (Increment(low.whole) != high.whole) add(Natural(Increment(low.whole), Decrement(high.whole)), kAnyFraction);
-  if (!high.fraction.empty() || !range.below) add("\"" + high.whole + "\"", FractionTo(high.fraction, range.below));
+  add("\"" + high.whole + "\"", Fraction({std::nullopt, high.fraction, false, range.below}));
   return out;
 }
 
@@ -186,12 +234,10 @@ Result<std::string> NumberExpression(const NumberBounds& bounds) {
   Split(bounds, positive, negative);
   std::string out;
   if (positive) {
-    ASSIGN_OR_RETURN(const std::string decimal, DecimalIn(*positive));
-    if (!decimal.empty()) AddAlternative(out, decimal);
+    if (const std::string decimal = DecimalIn(*positive); !decimal.empty()) AddAlternative(out, decimal);
   }
   if (negative) {
-    ASSIGN_OR_RETURN(const std::string decimal, DecimalIn(*negative));
-    if (!decimal.empty()) AddAlternative(out, "\"-\" (" + decimal + ")");
+    if (const std::string decimal = DecimalIn(*negative); !decimal.empty()) AddAlternative(out, "\"-\" (" + decimal + ")");
   }
   if (out.empty()) return InvalidError("the bounds allow no number");
   return "(" + out + ")";

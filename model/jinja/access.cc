@@ -81,12 +81,12 @@ Value Run::Slice(const Value& value, const Value& start, const Value& stop, cons
   if (!ok()) return Value();
   if (value.IsUndefined()) return Fail(value.message());
   for (const Value* part : {&start, &stop, &step}) {
-    if (!part->IsNone() && !part->IsInteger()) return Fail("slice indices must be integers or None");
+    if (!part->IsNone() && !part->IsInteger()) return Value::Undefined("slice indices must be integers or None");
   }
   const Int by = step.IsNone() ? 1 : step.integer();
-  if (by == 0) return Fail("slice step cannot be zero");
   const bool indexable = CanIndex(value);
-  if (!indexable && !value.IsText()) return Fail(fmt::format("'{}' object is not subscriptable by a slice", TypeName(value)));
+  if (!indexable && !value.IsText()) return Value::Undefined(fmt::format("'{}' object is not subscriptable by a slice", TypeName(value)));
+  if (by == 0) return Fail("slice step cannot be zero");
   std::vector<size_t> starts;
   if (!indexable) {
     if (!ChargeBytes(value.text().bytes.size())) return Value();
@@ -96,6 +96,7 @@ Value Run::Slice(const Value& value, const Value& start, const Value& stop, cons
   const Span span = Indices(start, stop, by, size);
   std::vector<Value> items;
   Text text;
+  text.markup = value.IsText() && value.text().markup;
   for (Int i = span.start; by > 0 ? i < span.stop : i > span.stop;) {
     const auto at = static_cast<size_t>(i);
     if (indexable) items.push_back(value.list().items[at]);

@@ -13,7 +13,7 @@ Text FormatPercent(Run& run, const Text& format, const Value& arguments);
 /// str.format.
 Text FormatBraces(Run& run, const Text& format, const Arguments& arguments);
 /// str.replace; a negative `count` replaces all.
-Text Replace(Run& run, const Text& text, std::string_view from, const Text& to, Int count);
+Text Replace(Run& run, const Text& text, const Text& old, const Text& by, Int count);
 /// `text` filled up to `width` characters; align: '<' text first, '>' text last,
 /// '^' in the middle as format specs do it, 'c' as str.center does.
 Text Pad(Run& run, const Text& text, Int width, const Text& fill, char align);

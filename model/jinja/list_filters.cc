@@ -17,7 +17,7 @@ Value CompareKey(Run& run, const Value& item, const Value* attribute, bool case_
   return key.IsText() && !case_sensitive ? run.MakeText(MapCase(key.text(), Case::kLower)) : key;
 }
 
-Value First(Run& run, const Value& v, const Arguments&) {
+Value First(Run& run, const Value& v) {
   if (v.IsList() && v.list().kind == List::Kind::kGenerator) {  // takes no more than it needs
     const List& list = v.list();
     if (!list.failure.ok()) return run.Iterate(v), Value();
@@ -28,15 +28,15 @@ Value First(Run& run, const Value& v, const Arguments&) {
   return items.empty() ? Value::Undefined("No first item, sequence was empty.") : items.front();
 }
 
-Value Last(Run& run, const Value& v, const Arguments&) {
+Value Last(Run& run, const Value& v) {
   if (v.IsList() && v.list().kind == List::Kind::kGenerator) return run.Fail("'generator' object is not reversible");
   if (v.IsText()) return v.text().bytes.empty() ? Value::Undefined("No last item, sequence was empty.") : run.Item(v, Value::Integer(-1));
   const std::vector<Value> items = run.Iterate(v);
   return items.empty() ? Value::Undefined("No last item, sequence was empty.") : items.back();
 }
 
-Value LengthFilter(Run& run, const Value& v, const Arguments&) { return Value::Integer(static_cast<Int>(run.Length(v))); }
-Value ToList(Run& run, const Value& v, const Arguments&) { return run.MakeList(run.Iterate(v)); }
+Value LengthFilter(Run& run, const Value& v) { return Value::Integer(static_cast<Int>(run.Length(v))); }
+Value ToList(Run& run, const Value& v) { return run.MakeList(run.Iterate(v)); }
 
 Value Join(Run& run, const Value& v, const Arguments& a) {
   const Parameters p(run, "join", a, {"d", "attribute"});
@@ -54,7 +54,7 @@ Value Join(Run& run, const Value& v, const Arguments& a) {
   return run.MakeText(std::move(out));
 }
 
-Value Reverse(Run& run, const Value& v, const Arguments&) {
+Value Reverse(Run& run, const Value& v) {
   if (v.IsText()) return run.Slice(v, Value::None(), Value::None(), Value::Integer(-1));
   std::vector<Value> items = run.Iterate(v);
   std::reverse(items.begin(), items.end());
@@ -254,17 +254,18 @@ Value DictSort(Run& run, const Value& v, const Arguments& a) {
   return run.MakeList(SortBy(run, std::move(keyed), p.TruthOr(2, false)));
 }
 
-Value Items(Run& run, const Value& v, const Arguments&) {
+Value Items(Run& run, const Value& v) {
   if (v.IsUndefined()) return run.MakeGenerator({});
   if (!v.IsDict()) run.Fail("Can only get item pairs from a mapping.");
   return run.MakeGenerator(v.IsDict() ? run.Iterate(CallMethod(run, v, "items", {})) : std::vector<Value>());
 }
 
 constexpr FilterEntry kFilters[] = {
-    {"first", First}, {"last", Last}, {"length", LengthFilter}, {"count", LengthFilter}, {"list", ToList}, {"join", Join}, {"reverse", Reverse},
+    {"first", Plain<First>}, {"last", Plain<Last>}, {"length", Plain<LengthFilter>}, {"count", Plain<LengthFilter>}, {"list", Plain<ToList>},
+    {"reverse", Plain<Reverse>}, {"join", Join},
     {"sort", Sort}, {"unique", Unique}, {"min", Extreme<false>}, {"max", Extreme<true>}, {"sum", Sum}, {"map", Map},
     {"select", Select<true, false>}, {"reject", Select<false, false>}, {"selectattr", Select<true, true>}, {"rejectattr", Select<false, true>},
-    {"groupby", GroupBy}, {"batch", Batch}, {"slice", SliceFilter}, {"dictsort", DictSort}, {"items", Items}};
+    {"groupby", GroupBy}, {"batch", Batch}, {"slice", SliceFilter}, {"dictsort", DictSort}, {"items", Plain<Items>}};
 
 }  // namespace
 

@@ -110,6 +110,12 @@ void Namespace::Set(std::string_view name, Value value) {
 
 std::optional<Value> Macro::Attribute(std::string_view name) const {
   if (name == "name") return Value::String(code_->name);
+  if (name == "arguments") {
+    List list;
+    list.kind = List::Kind::kTuple;
+    for (const std::string& parameter : code_->parameters) list.items.push_back(Value::String(parameter));
+    return Value::Of(std::move(list));
+  }
   if (name == "catch_kwargs") return Value::Bool(code_->uses_kwargs);
   if (name == "catch_varargs") return Value::Bool(code_->uses_varargs);
   if (name == "caller") return Value::Bool(code_->uses_caller);

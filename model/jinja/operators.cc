@@ -1,12 +1,28 @@
 // Python's operators.
 #include <algorithm>
 #include <cmath>
+#include <compare>
 
 #include "model/jinja/format.h"
 #include "model/jinja/print.h"
 #include "model/jinja/run.h"
 
 namespace baton::jinja {
+namespace {
+
+/// Two numbers, at least one of them a float, without rounding the other one.
+std::partial_ordering Order(const Value& a, const Value& b) {
+  if (!a.IsInteger() && !b.IsInteger()) return a.number() <=> b.number();
+  if (!a.IsInteger()) return 0 <=> Order(b, a);
+  const double number = b.number();
+  if (std::isnan(number)) return std::partial_ordering::unordered;
+  if (std::fabs(number) >= 0x1p126) return number > 0 ? std::partial_ordering::less : std::partial_ordering::greater;
+  const Int whole = static_cast<Int>(std::floor(number));
+  if (a.integer() != whole) return a.integer() < whole ? std::partial_ordering::less : std::partial_ordering::greater;
+  return std::floor(number) < number ? std::partial_ordering::less : std::partial_ordering::equivalent;
+}
+
+}  // namespace
 
 bool Run::Truth(const Value& value) {
   switch (value.kind()) {
@@ -38,7 +54,7 @@ bool Run::EqualItems(const Value& a, const Value& b) {
 bool Run::Equal(const Value& a, const Value& b) {
   if (!Charge(1)) return false;
   if (a.IsInteger() && b.IsInteger()) return a.integer() == b.integer();
-  if (a.IsNumber() && b.IsNumber()) return a.number() == b.number();
+  if (a.IsNumber() && b.IsNumber()) return Order(a, b) == std::partial_ordering::equivalent;
   if (a.kind() != b.kind()) return false;
   if (a.IsUndefined()) return true;
   if (a.IsText()) return ChargeBytes(a.text().bytes.size() / 8) && a.text().bytes == b.text().bytes;
@@ -48,7 +64,7 @@ bool Run::Equal(const Value& a, const Value& b) {
 bool Run::Less(const Value& a, const Value& b) {
   if (!Charge(1)) return false;
   if (a.IsInteger() && b.IsInteger()) return a.integer() < b.integer();
-  if (a.IsNumber() && b.IsNumber()) return a.number() < b.number();
+  if (a.IsNumber() && b.IsNumber()) return Order(a, b) == std::partial_ordering::less;
   if (a.IsText() && b.IsText()) return ChargeBytes(a.text().bytes.size() / 8) && a.text().bytes < b.text().bytes;
   const bool sequences = a.IsList() && b.IsList() && a.list().kind == b.list().kind && (a.list().kind == List::Kind::kList || a.list().kind == List::Kind::kTuple);
   if (sequences) {

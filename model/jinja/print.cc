@@ -10,6 +10,12 @@
 #include "model/tokenizer_utf8.h"
 
 namespace baton::jinja {
+
+std::string EscapedCharacter(char32_t c) {
+  const auto code = static_cast<uint32_t>(c);
+  return c < 0x100 ? fmt::format("\\x{:02x}", code) : c < 0x10000 ? fmt::format("\\u{:04x}", code) : fmt::format("\\U{:08x}", code);
+}
+
 namespace {
 
 void AppendTextRepr(const Text& text, Text& out) {
@@ -28,8 +34,7 @@ void AppendTextRepr(const Text& text, Text& out) {
     else if (c == '\n') piece = "\\n";
     else if (c == '\r') piece = "\\r";
     else if (c == '\t') piece = "\\t";
-    else if (!IsPrintable(c)) piece = c < 0x100 ? fmt::format("\\x{:02x}", static_cast<uint32_t>(c)) :
-                                 c < 0x10000 ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c)) : fmt::format("\\U{:08x}", static_cast<uint32_t>(c));
+    else if (!IsPrintable(c)) piece = EscapedCharacter(c);
     out.Append(piece, text.UserAt(at));
     rest.remove_prefix(step.length);
     at += step.length;

@@ -58,7 +58,7 @@ Value ReplaceFilter(Run& run, const Value& v, const Arguments& a) {
   const Parameters p(run, "replace", a, {"old", "new", "count"}, 2);
   if (!p.ok()) return Value();
   const Int count = p.Get(2) == nullptr || p.Get(2)->IsNone() ? -1 : p.IntegerOr(2, -1);
-  return run.MakeText(Replace(run, run.ToText(v), run.ToText(*p.Get(0)).bytes, run.ToText(*p.Get(1)), count));
+  return run.MakeText(Replace(run, run.ToText(v), run.ToText(*p.Get(0)), run.ToText(*p.Get(1)), count));
 }
 
 Value Center(Run& run, const Value& v, const Arguments& a) {
@@ -112,7 +112,7 @@ Value Truncate(Run& run, const Value& v, const Arguments& a) {
   return run.MakeText(std::move(out));
 }
 
-Value WordCount(Run& run, const Value& v, const Arguments&) {
+Value WordCount(Run& run, const Value& v) {
   const Text text = run.ToText(v);
   if (!run.ChargeBytes(2 * text.bytes.size())) return Value();
   Int words = 0;
@@ -125,20 +125,20 @@ Value WordCount(Run& run, const Value& v, const Arguments&) {
   return Value::Integer(words);
 }
 
-Value Escape(Run& run, const Value& v, const Arguments&) {
+Value Escape(Run& run, const Value& v) {
   const Text text = run.ToText(v);
   return run.ChargeBytes(text.bytes.size()) ? run.MakeText(text.markup ? text : EscapeHtml(text)) : Value();
 }
-Value ForceEscape(Run& run, const Value& v, const Arguments&) {
+Value ForceEscape(Run& run, const Value& v) {
   const Text text = run.ToText(v);
   return run.ChargeBytes(text.bytes.size()) ? run.MakeText(EscapeHtml(text)) : Value();
 }
-Value Safe(Run& run, const Value& v, const Arguments&) {
+Value Safe(Run& run, const Value& v) {
   Text text = run.ToText(v);
   text.markup = true;
   return run.MakeText(std::move(text));
 }
-Value String(Run& run, const Value& v, const Arguments&) { return v.IsText() ? v : run.MakeText(run.ToText(v)); }
+Value String(Run& run, const Value& v) { return v.IsText() ? v : run.MakeText(run.ToText(v)); }
 
 Value Format(Run& run, const Value& v, const Arguments& a) {
   if (!a.named.empty() && !a.positional.empty()) return run.Fail("can't handle positional and keyword arguments at the same time");
@@ -160,7 +160,7 @@ void AppendQuoted(const Text& text, bool form, Text& out) {
   }
 }
 
-Value UrlEncode(Run& run, const Value& v, const Arguments&) {
+Value UrlEncode(Run& run, const Value& v) {
   Text out;
   if (!v.IsDict() && !v.IsList()) {
     const Text text = run.ToText(v);
@@ -201,8 +201,9 @@ Value ToJson(Run& run, const Value& v, const Arguments& a) {
 
 constexpr FilterEntry kFilters[] = {
     {"upper", Simple<Upper>}, {"lower", Simple<Lower>}, {"title", Simple<Title>}, {"capitalize", Simple<Capitalize>}, {"trim", Trim},
-    {"replace", ReplaceFilter}, {"center", Center}, {"indent", Indent}, {"truncate", Truncate}, {"wordcount", WordCount}, {"escape", Escape},
-    {"e", Escape}, {"forceescape", ForceEscape}, {"safe", Safe}, {"string", String}, {"format", Format}, {"urlencode", UrlEncode}, {"tojson", ToJson}};
+    {"replace", ReplaceFilter}, {"center", Center}, {"indent", Indent}, {"truncate", Truncate}, {"wordcount", Plain<WordCount>}, {"escape", Plain<Escape>},
+    {"e", Plain<Escape>}, {"forceescape", Plain<ForceEscape>}, {"safe", Plain<Safe>}, {"string", Plain<String>},
+    {"format", Format}, {"urlencode", Plain<UrlEncode>}, {"tojson", ToJson}};
 
 }  // namespace
 

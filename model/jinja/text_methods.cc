@@ -47,9 +47,7 @@ std::vector<Value> SplitSpace(const Text& text, Int limit, bool from_right) {
       if (i == all.size()) break;
       size_t end = i;
       if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
-        end = all.size();
-        while (end > i && IsSpace(all[end - 1])) --end;
-        add(i, end);
+        add(i, all.size());  // what follows stays as it is
         break;
       }
       while (end < all.size() && !IsSpace(all[end])) ++end;
@@ -63,9 +61,7 @@ std::vector<Value> SplitSpace(const Text& text, Int limit, bool from_right) {
     if (i == 0) break;
     size_t begin = i;
     if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
-      begin = 0;
-      while (begin < i && IsSpace(all[begin])) ++begin;
-      add(begin, i);
+      add(0, i);
       break;
     }
     while (begin > 0 && !IsSpace(all[begin - 1])) --begin;
@@ -217,7 +213,7 @@ Value ReplaceMethod(Run& run, const Value& self, const Arguments& arguments) {
   const Parameters p(run, "replace", arguments, {"old", "new", "count"}, 2);
   if (!p.ok()) return Value();
   const Text from = p.TextOr(0, ""), to = p.TextOr(1, "");
-  return run.ok() ? run.MakeText(Replace(run, self.text(), from.bytes, to, p.IntegerOr(2, -1))) : Value();
+  return run.ok() ? run.MakeText(Replace(run, self.text(), from, to, p.IntegerOr(2, -1))) : Value();
 }
 
 Value JoinMethod(Run& run, const Value& self, const Arguments& arguments) {
@@ -289,7 +285,7 @@ constexpr struct {
 } kMethods[] = {
     {"upper", Mapped<WithCase<Case::kUpper>>},
     {"lower", Mapped<WithCase<Case::kLower>>},
-    {"casefold", Mapped<WithCase<Case::kLower>>},
+    {"casefold", Mapped<WithCase<Case::kFold>>},
     {"title", Mapped<WithCase<Case::kTitle>>},
     {"swapcase", Mapped<WithCase<Case::kSwap>>},
     {"capitalize", Mapped<Capitalize>},

@@ -44,6 +44,7 @@ std::string MapCharacter(const std::u32string& text, size_t at, Case mode) {
       if (u_totitle(Code(c)) != Code(c)) one = icu::UnicodeString(u_totitle(Code(c)));
       else one.toTitle(nullptr, icu::Locale::getRoot());
       break;
+    case Case::kFold: one.foldCase(); break;
     default: one.toLower(icu::Locale::getRoot()); break;
   }
   one.toUTF8String(out);
@@ -153,6 +154,7 @@ Text MapCase(const Text& text, Case mode) {
   const std::u32string characters = Decode(text.bytes);
   const std::vector<size_t> starts = CharacterStarts(text.bytes);
   Text out;
+  out.markup = text.markup;
   bool previous_cased = false;
   for (size_t i = 0; i < characters.size(); ++i) {
     Case now = mode;
@@ -168,6 +170,7 @@ Text Capitalize(const Text& text) {
   const std::u32string characters = Decode(text.bytes);
   const std::vector<size_t> starts = CharacterStarts(text.bytes);
   Text out;
+  out.markup = text.markup;
   for (size_t i = 0; i < characters.size(); ++i) {
     out.Append(MapCharacter(characters, i, i == 0 ? Case::kTitle : Case::kLower), text.UserAt(starts[i]));
   }

@@ -28,7 +28,7 @@ std::u32string Decode(std::string_view text);
 /// A string literal's inside with Python's escapes undone; false with what is wrong.
 bool Unescape(std::string_view literal, std::string& out, std::string& problem);
 
-enum class Case { kUpper, kLower, kTitle, kSwap };
+enum class Case { kUpper, kLower, kTitle, kSwap, kFold };
 /// One character's full mapping, who wrote it kept.
 Text MapCase(const Text& text, Case mode);
 /// The first character in title case, the rest in lower case.

@@ -37,11 +37,11 @@ inline bool Matches(std::string_view gbnf, std::string_view text) {
 }
 
 /// A text of the language, each token drawn from those the mask allows; stops at the first place it may once `enough` tokens
-/// are written, and gives up after 4,000.
-inline std::string RandomText(GrammarMatcher& matcher, Random& random, size_t enough) {
+/// are written, and gives up after `most`.
+inline std::string RandomText(GrammarMatcher& matcher, Random& random, size_t enough, size_t most = 4000) {
   std::string text;
   GrammarMatcher::State state = matcher.start();
-  for (size_t n = 0; n < 4000; ++n) {
+  for (size_t n = 0; n < most; ++n) {
     if (matcher.Ends(state) || (n >= enough && matcher.Accepts(state))) return text;
     const TokenMask& mask = matcher.Mask(state);
     if (mask.count == 0) return "no token is allowed after: " + text;
@@ -54,7 +54,7 @@ inline std::string RandomText(GrammarMatcher& matcher, Random& random, size_t en
     state = matcher.Next(state, matcher.tokens().of(chosen));
     EXPECT_NE(state, GrammarMatcher::kDead) << text;
   }
-  return "never ends: " + text;
+  return text;
 }
 
 }  // namespace baton

@@ -36,7 +36,7 @@ TEST_P(Schema, WhatItGeneratesIsJson) {
   Random random(11);
   for (int round = 0; round < 5; ++round) {
     const std::string text = RandomText(*matcher, random, 10);
-    if (text.starts_with("never ends")) continue;  // a walk that only opens brackets
+    if (!Matches(*matcher, text)) continue;  // a walk that only opened brackets
     EXPECT_TRUE(Json::accept(text)) << text;
   }
 }
