@@ -12,7 +12,7 @@ namespace baton {
 
 class Calibration {
  public:
-  /// Values that are not above 0 are ignored.
+  /// Values that are no time of a request (below a microsecond, above 10^6 s, no number) are ignored.
   void Add(double predicted_s, double actual_s);
   /// The line at `predicted_s`; `predicted_s` itself until enough was seen.
   double Apply(double predicted_s) const { return offset_s_ + factor_ * predicted_s; }

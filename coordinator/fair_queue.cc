@@ -125,7 +125,9 @@ void FairQueue::Settle(const std::string& tenant, uint64_t charged, uint64_t too
   for (auto& [priority, band] : bands_) {
     const auto found = band.tenants.find(tenant);
     if (found == band.tenants.end()) continue;
-    found->second.deficit = std::clamp(found->second.deficit + difference, -limit, limit);
+    // What it got in its turns is not taken from it, however large: a huge request is reached by saving it up.
+    double& deficit = found->second.deficit;
+    deficit = std::clamp(deficit + difference, std::min(-limit, deficit), std::max(limit, deficit));
     return;
   }
   // Without a request in the queue a tenant saves nothing up, but pays its debts.
