@@ -35,7 +35,7 @@ constexpr int HexDigit(char c) {
 }
 
 constexpr uint64_t RoundUp(uint64_t value, uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-constexpr uint64_t CeilDiv(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
+constexpr uint64_t CeilDiv(uint64_t a, uint64_t b) { return a / b + (a % b != 0 ? 1 : 0); }  // of any two: no sum that could wrap
 
 /// Lower-case hex of `bytes`, two characters a byte.
 std::string HexEncode(Bytes bytes);

@@ -2,6 +2,7 @@
 // this file reads the operating system's clock.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -13,7 +14,11 @@ using Duration = std::chrono::nanoseconds;
 using Instant = std::chrono::time_point<std::chrono::steady_clock, Duration>;
 
 inline double ToSeconds(Duration d) { return std::chrono::duration<double>(d).count(); }
-inline Duration FromSeconds(double s) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s)); }
+/// At most a century either way, so that an instant and it have a sum; no number is no time.
+inline Duration FromSeconds(double s) {
+  constexpr double kCentury = 100 * 365.25 * 86400;
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s >= -kCentury ? std::min(s, kCentury) : s < -kCentury ? -kCentury : 0));
+}
 
 /// Thread: any.
 class Clock {

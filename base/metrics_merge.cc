@@ -43,6 +43,7 @@ std::string MergeMetrics(const std::vector<MetricsPage>& pages) {
   for (const MetricsPage& page : pages) {
     const std::string label = "worker=\"" + Escaped(page.worker) + '"';
     Family* family = nullptr;
+    std::string current;  // its name
     bool first_seen = false;
     for (size_t begin = 0; begin < page.text.size();) {
       const size_t end = std::min(page.text.find('\n', begin), page.text.size());
@@ -50,8 +51,8 @@ std::string MergeMetrics(const std::vector<MetricsPage>& pages) {
       begin = end + 1;
       if (line.rfind("# HELP ", 0) == 0 || line.rfind("# TYPE ", 0) == 0) {
         const std::string name(line.substr(7, line.find(' ', 7) - 7));
-        const bool is_help = line[2] == 'H';
-        if (is_help || family == nullptr) {
+        if (family == nullptr || name != current) {
+          current = name;
           first_seen = families.find(name) == families.end();
           if (first_seen) order.push_back(name);
           family = &families[name];

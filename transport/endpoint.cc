@@ -32,7 +32,7 @@ Endpoint::~Endpoint() {
 
 bool Endpoint::MakeRoom() {
   if (peers_.size() < config_.max_peers) return true;
-  return std::erase_if(peers_, [](const auto& p) { return !p.second.up && (p.second.dead || !p.second.address.empty()); }) > 0;
+  return std::erase_if(peers_, [](const auto& p) { return !p.second.up && (p.second.dead || !p.second.address().empty()); }) > 0;
 }
 
 Status Endpoint::Reach(WorkerId id) {
@@ -44,7 +44,7 @@ Status Endpoint::Reach(WorkerId id) {
   }
   Peer& peer = it->second;
   if (peer.dead) return UnavailableError("worker {} is not connected: it was declared dead", id.value);
-  if (!peer.up && !peer.address.empty()) return wire_->Connect(id, peer.address);
+  if (!peer.up && !peer.address().empty()) return wire_->Connect(id, peer.address());
   return OkStatus();
 }
 
@@ -52,16 +52,17 @@ Result<WorkerId> Endpoint::Connect(WorkerId id, const std::string& address) {
   if (const auto it = peers_.find(id); it != peers_.end()) {
     Peer& peer = it->second;
     peer.dead = false;
-    if (!peer.address.empty() && peer.address != address) {
+    if (!peer.address().empty() && address != peer.given && address != peer.said) {
       wire_->Disconnect(id);
       FailPeer(id, UnavailableError("worker {} was restarted: it is now at {}", id.value, address));
       peer.up = false;
-      peer.address.clear();
+      peer.given.clear();
+      peer.said.clear();
     }
   }
   RETURN_IF_ERROR(Reach(id));
   RETURN_IF_ERROR(wire_->Connect(id, address));
-  peers_.at(id).address = address;
+  peers_.at(id).given = address;
   return id;
 }
 
@@ -144,7 +145,8 @@ Status Endpoint::Admit(WorkerId id) {
 
 void Endpoint::OnPeerUp(WorkerId id, const std::string& address) {
   Peer& peer = peers_[id];
-  peer.address = address;
+  if (peer.said != address && !peer.said.empty()) peer.given.clear();  // it was restarted: the way to its predecessor is no way to it
+  peer.said = address;
   peer.up = true;
   peer.dead = false;
   peer.control.clear();

@@ -36,7 +36,9 @@ class Endpoint final : public Transport, private WireHost, private Outbox, priva
 
  private:
   struct Peer {
-    std::string address;          // empty: it has not been reached yet
+    std::string given;            // the address that Connect was last called with
+    std::string said;             // where it says that it listens: another way to the same, perhaps
+    const std::string& address() const { return given.empty() ? said : given; }  // empty: it has not been reached yet
     std::string control;          // frames to send
     bool up = false;
     bool dead = false;            // Disconnect; until Connect, or until it comes back by itself
@@ -60,7 +62,7 @@ class Endpoint final : public Transport, private WireHost, private Outbox, priva
   // Outbox
   void Send(WorkerId peer, std::string frame) override;
   // SourceReader
-  void Detach(TransferId id) override { wire_->Detach(id); }
+  bool Detach(TransferId id) override { return wire_->Detach(id); }
 
   /// Room for one more peer, if need be in place of those that are gone.
   bool MakeRoom();

@@ -125,11 +125,12 @@ class LocalWire final : public Wire {
     peers_.erase(it);
   }
 
-  void Detach(TransferId id) override {
+  bool Detach(TransferId id) override {
     const auto it = leases_.find(id);
-    if (it == leases_.end()) return;
+    if (it == leases_.end()) return false;
     Revoke(*it->second);
     leases_.erase(it);
+    return true;
   }
 
   void Progress() override {

@@ -32,7 +32,7 @@ class MessageWire final : public Wire {
   std::string_view name() const override { return medium_->name(); }
   std::string address() const override { return medium_->address(); }
   Status Register(const ArenaMemory&) override { return OkStatus(); }
-  void Detach(TransferId) override {}  // messages hold copies
+  bool Detach(TransferId) override { return false; }  // messages hold copies
   void Wait(Duration timeout) override {
     if (!more_) medium_->Wait(timeout);
   }

@@ -67,13 +67,14 @@ std::optional<Reference> LocalMemory::Refer(const OutPiece& piece) {
   return std::nullopt;
 }
 
-void LocalMemory::Detach(TransferId id) {
+bool LocalMemory::Detach(TransferId id) {
   const auto it = slots_.find(id);
-  if (it == slots_.end()) return;
+  if (it == slots_.end()) return false;
   Generation(it->second).fetch_add(1, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // before the caller writes over its segments
   free_slots_.push_back(it->second);
   slots_.erase(it);
+  return true;
 }
 
 PeerMemory::~PeerMemory() {

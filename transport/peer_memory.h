@@ -37,8 +37,8 @@ class LocalMemory {
 
   /// Where a piece lies; nothing if in no arena, or when all slots are taken: then it goes inline.
   std::optional<Reference> Refer(const OutPiece& piece);
-  /// Every reference into `id`'s segments is void from now on.
-  void Detach(TransferId id);
+  /// Every reference into `id`'s segments is void from now on; false where there was none.
+  bool Detach(TransferId id);
 
  private:
   explicit LocalMemory(SharedArena generations);

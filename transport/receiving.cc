@@ -37,7 +37,7 @@ ReceivingTable::ReceivingTable(const TransferLimits& limits, const RegisteredMem
 Status ReceivingTable::Check(TransferId id, WorkerId from, std::span<const Landing> landings) const {
   if (from.value == 0) return InvalidError("transfer {}: worker 0 is nobody", id.value);
   if (landings.empty()) return InvalidError("transfer {}: no landings", id.value);
-  if (active_.contains(id) || ended_.Find(id) != nullptr) return AbortedError("transfer {} was used before; ids are never reused", id.value);
+  if (Knows(id)) return AbortedError("transfer {} was used before; ids are never reused", id.value);
   if (landings.size() > limits_.max_landings || landings_in_all_ + landings.size() > limits_.max_landings_in_all || active_.size() >= limits_.max_transfers) {
     return ExhaustedError("transfer {}: {} landings, with {} transfers and {} landings under way; wait, or raise the transport's limits", id.value,
                           landings.size(), active_.size(), landings_in_all_);
@@ -78,8 +78,8 @@ Status ReceivingTable::Expect(TransferId id, WorkerId from, std::span<const Land
   landings_in_all_ += landings.size();
   const auto it = active_.emplace(id, std::move(in)).first;
   deadlines_.emplace(deadline, id);
-  if (const auto* early = early_ends_.Find(id); early != nullptr && early->peer == from) {
-    Fail(id, early->status);
+  if (const Status* early = early_ends_.Find(id, from); early != nullptr) {
+    Fail(id, *early);
   } else {
     outbox_.Send(from, MakeGrant(id, it->second, now));
   }
@@ -201,9 +201,8 @@ void ReceivingTable::Drained(WorkerId peer, const FrameHeader& h) {
     if (known && in.landed[in.first_piece[h.index] + h.piece]) return Acknowledge(id, in, h);  // sent again over another path
     return Fail(id, InvalidError("transfer {}: worker {} sent segment {} before it was asked for", id.value, peer.value, h.index));
   }
-  const auto* record = ended_.Find(id);
-  const bool known = record != nullptr && record->peer == peer;
-  outbox_.Send(peer, EndFrame(id, true, known ? record->status : NotFoundError("transfer {} is not expected from worker {}", id.value, peer.value)));
+  const Status* ended = ended_.Find(id, peer);
+  outbox_.Send(peer, EndFrame(id, true, ended != nullptr ? *ended : NotFoundError("transfer {} is not expected from worker {}", id.value, peer.value)));
 }
 
 void ReceivingTable::Acknowledge(TransferId id, Incoming& in, const FrameHeader& h) {
@@ -243,12 +242,11 @@ void ReceivingTable::FlushAcks() {
 
 void ReceivingTable::OnAsk(WorkerId peer, TransferId id, Instant now) {
   const auto it = active_.find(id);
-  const auto* record = ended_.Find(id);
   if (it != active_.end() && it->second.from == peer) {
     outbox_.Send(peer, MakeGrant(id, it->second, now));
     AcknowledgeAgain(id, it->second);
-  } else if (record != nullptr && record->peer == peer) {
-    outbox_.Send(peer, EndFrame(id, true, record->status));
+  } else if (const Status* ended = ended_.Find(id, peer); ended != nullptr) {
+    outbox_.Send(peer, EndFrame(id, true, *ended));
   }
 }
 
@@ -270,7 +268,7 @@ void ReceivingTable::OnEnd(WorkerId peer, TransferId id, Status status) {
   if (status.ok()) return;  // a sender has no way to say that all landed
   const auto it = active_.find(id);
   if (it == active_.end()) {
-    if (ended_.Find(id) == nullptr) early_ends_.Remember(id, peer, std::move(status));
+    if (!ended_.Knows(id)) early_ends_.Remember(id, peer, std::move(status));
   } else if (it->second.from == peer) {
     const TransferId ended = it->first;
     Erase(it, status);

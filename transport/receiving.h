@@ -60,7 +60,7 @@ class ReceivingTable {
   Instant next_deadline() const { return deadlines_.empty() ? Instant::max() : deadlines_.begin()->first; }
   size_t active() const { return active_.size(); }
   /// Whether Expect was called for it, as far back as is remembered.
-  bool Knows(TransferId id) const { return active_.contains(id) || ended_.Find(id) != nullptr; }
+  bool Knows(TransferId id) const { return active_.contains(id) || ended_.Knows(id); }
   /// Whether a transfer from `peer` is under way.
   bool Busy(WorkerId peer) const {
     return std::any_of(active_.begin(), active_.end(), [peer](const auto& entry) { return entry.second.from == peer; });

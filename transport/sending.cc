@@ -47,8 +47,8 @@ Status SendingTable::Check(TransferId id, const Outgoing* out, WorkerId to, std:
 }
 
 Status SendingTable::Push(TransferId id, WorkerId to, std::span<const Segment> segments, Instant now) {
-  if (const auto* ended = ended_.Find(id); ended != nullptr && (ended->peer == to || ended->peer.value == 0)) {
-    return ended->status.ok() ? InvalidError("transfer {}: all its segments have been sent", id.value) : ended->status;
+  if (const Status* ended = ended_.Find(id, to); ended != nullptr) {
+    return ended->ok() ? InvalidError("transfer {}: all its segments have been sent", id.value) : *ended;
   }
   auto it = active_.find(id);
   RETURN_IF_ERROR(Check(id, it == active_.end() ? nullptr : &it->second, to, segments));
@@ -129,24 +129,28 @@ std::optional<OutPiece> SendingTable::Next(WorkerId peer, uint32_t path) {
     return OutPiece{.header = {.body_bytes = static_cast<uint32_t>(bytes), .type = FrameType::kData, .transfer = id.value, .index = ref.index, .piece = ref.piece},
                     .data = bytes == 0 ? base : base + uint64_t{ref.piece} * out.piece_bytes};
   }
+  turns_.erase(found);
   return std::nullopt;
 }
 
 void SendingTable::PathLost(WorkerId peer, uint32_t path) {
   for (auto& [id, out] : active_) {
-    if (out.to != peer || !out.granted) continue;
-    for (uint32_t index = 0; index < out.sources.size(); ++index) {
-      if (!out.sources[index].pushed || out.sources[index].unacked == 0) continue;
-      for (uint32_t piece = 0; piece < PieceCount(out.sizes[index], out.piece_bytes); ++piece) {
-        uint8_t& state = out.pieces[out.first_piece[index] + piece];
-        if (state != kFirstPath + path) continue;
-        state = kQueued;
-        out.queue.push_back({index, piece});
-        out.resent = true;
-      }
-    }
-    TakeTurn(id, out);
+    if (out.to == peer && out.granted) SendAgain(id, out, path);
   }
+}
+
+void SendingTable::SendAgain(TransferId id, Outgoing& out, std::optional<uint32_t> path) {
+  for (uint32_t index = 0; index < out.sources.size(); ++index) {
+    if (!out.sources[index].pushed || out.sources[index].unacked == 0) continue;
+    for (uint32_t piece = 0; piece < PieceCount(out.sizes[index], out.piece_bytes); ++piece) {
+      uint8_t& state = out.pieces[out.first_piece[index] + piece];
+      if (path ? state != kFirstPath + *path : state < kFirstPath) continue;
+      state = kQueued;
+      out.queue.push_back({index, piece});
+      out.resent = true;
+    }
+  }
+  TakeTurn(id, out);
 }
 
 void SendingTable::AskAgain(WorkerId peer) {
@@ -157,8 +161,8 @@ void SendingTable::AskAgain(WorkerId peer) {
 
 void SendingTable::OnGrant(WorkerId peer, const FrameHeader& header, Bytes body, Instant now) {
   const TransferId id(header.transfer);
-  if (const auto* ended = ended_.Find(id); ended != nullptr && (ended->peer == peer || ended->peer.value == 0)) {
-    if (!ended->status.ok()) outbox_.Send(peer, EndFrame(id, false, ended->status));
+  if (const Status* ended = ended_.Find(id, peer); ended != nullptr) {
+    if (!ended->ok()) outbox_.Send(peer, EndFrame(id, false, *ended));
     return;
   }
   auto it = active_.find(id);
@@ -223,7 +227,8 @@ void SendingTable::Acked(TransferId id, Outgoing& out, PieceRef ref) {
   if (state == kAcked || state == kIdle) return;
   state = kAcked;
   if (--out.sources[ref.index].unacked > 0) return;
-  if (out.resent) reader_.Detach(id);  // a copy of a piece may still be on its way over another path
+  // A copy of a piece may still be on its way over another path.
+  if (out.resent && reader_.Detach(id)) SendAgain(id, out, std::nullopt);
   --out.segments_left;
   completions_.push_back({.kind = CompletionKind::kSent, .transfer = id, .index = ref.index});
 }
@@ -257,6 +262,7 @@ void SendingTable::FailPeer(WorkerId peer, const Status& status) {
     if (it->second.to == peer) Fail(it, status, it->second.pushed);
     it = next;
   }
+  turns_.erase(peer);
 }
 
 void SendingTable::Expire(Instant now) {

@@ -23,8 +23,8 @@ class SourceReader {
  public:
   virtual ~SourceReader() = default;
   /// Segments of `id`, perhaps all, become the caller's again: after this returns none of what was taken by Next is read any
-  /// more, or what is read is not taken for it.
-  virtual void Detach(TransferId id) = 0;
+  /// more, or what is read is not taken for it. True: that may be so for any piece under way, and each has to be sent again.
+  virtual bool Detach(TransferId id) = 0;
 };
 
 /// A piece to put on the wire.
@@ -104,6 +104,8 @@ class SendingTable {
   Status Adopt(ActiveMap::iterator it, Grant grant);
   void Queue(ActiveMap::iterator it, const Segment& segment);
   void TakeTurn(TransferId id, Outgoing& out);
+  /// Queues again what is on that path, or on any, and not acknowledged.
+  void SendAgain(TransferId id, Outgoing& out, std::optional<uint32_t> path);
   void SetExpiry(TransferId id, Outgoing& out, Instant expires);
   void Acked(TransferId id, Outgoing& out, PieceRef ref);
   /// Ends it here, without a word to the peer; a completion only where the caller knows of the transfer.

@@ -53,7 +53,7 @@ class StreamWire final : public Wire {
   Status Connect(WorkerId peer, const std::string& address) override;
   void Disconnect(WorkerId peer) override;
   Status Register(const ArenaMemory& arena) override;
-  void Detach(TransferId id) override;
+  bool Detach(TransferId id) override;
   void Progress() override;
   void Flush(WorkerId peer) override;
   void Wait(Duration timeout) override;
@@ -87,6 +87,7 @@ class StreamWire final : public Wire {
   void TakePulses(Peer& peer, Instant now);
   Status Greet(StreamPath& path);
   void Close(StreamPath& path, const Status& status);
+  void ForgetLost(WorkerId id);
   void Sweep();
   size_t Count(WorkerId dialled, bool greeting_only) const;
 
@@ -205,9 +206,9 @@ Status StreamWire::Register(const ArenaMemory& arena) {
   return OkStatus();
 }
 
-void StreamWire::Detach(TransferId id) {
-  if (memory_ != nullptr) memory_->Detach(id);
+bool StreamWire::Detach(TransferId id) {
   for (const auto& path : paths_) path->Detach(id);
+  return memory_ != nullptr && memory_->Detach(id);
 }
 
 void StreamWire::CollectEvents(Duration timeout) {
@@ -352,7 +353,9 @@ void StreamWire::Close(StreamPath& path, const Status& status) {
     }
     const auto it = peers_.find(path.dialled);
     const bool reached = it != peers_.end() && !it->second.paths.empty();
-    if (!reached && Count(path.dialled, true) == 0) host_.OnPeerDown(path.dialled, status.WithContext(fmt::format("worker {}", path.dialled.value)));
+    if (reached || Count(path.dialled, true) > 0) return;
+    host_.OnPeerDown(path.dialled, status.WithContext(fmt::format("worker {}", path.dialled.value)));
+    ForgetLost(path.dialled);
     return;
   }
   if (status.code() != StatusCode::kUnavailable) path.Refuse(status);
@@ -361,10 +364,17 @@ void StreamWire::Close(StreamPath& path, const Status& status) {
   std::erase(peer.paths, &path);
   if (peer.paths.empty()) {
     host_.OnPeerDown(id, status);
+    ForgetLost(id);
   } else {
     LOG_INFO("transport: one of {} connections to worker {} broke; going on over the others: {}", peer.paths.size() + 1, id.value, status.message());
     host_.OnPathLost(id, path.id());
   }
+}
+
+/// Workers come and go: what is not connected and not being dialled takes no room.
+void StreamWire::ForgetLost(WorkerId id) {
+  const auto it = peers_.find(id);
+  if (it != peers_.end() && it->second.paths.empty() && Count(id, false) == 0) peers_.erase(it);
 }
 
 void StreamWire::Sweep() {

@@ -22,27 +22,38 @@ TransferPump::TransferPump(std::unique_ptr<Transport> transport, const Clock& cl
       clock_(clock),
       kind_(transport_->name()),
       address_(transport_->address()),
-      commands_(kMaxCommands, [this] { transport_->Wake(); }) {}
+      commands_(kMaxCommands, [this] { Wake(); }) {}
 
 TransferPump::~TransferPump() { Stop(); }
 
 void TransferPump::Stop() {
   if (transport_ == nullptr) return;
+  std::unique_ptr<Transport> transport;
   stop_ = true;
   transport_->Wake();
   if (thread_.joinable()) thread_.join();
   else Turn();
   commands_.Close();
-  transport_.reset();  // no landing is written and no segment read from here on
+  {
+    std::lock_guard lock(wake_mutex_);  // somebody may be about to wake it
+    std::swap(transport, transport_);
+  }
+  transport.reset();  // no landing is written and no segment read from here on
+  for (auto& command : commands_.Drain()) command(true);
   for (auto& [id, receive] : std::exchange(receives_, {})) receive.done(Stopped());
   for (auto& [id, send] : std::exchange(sends_, {})) {
     if (send.done) send.done(Stopped());
   }
 }
 
-void TransferPump::Do(std::function<void()> command) {
+void TransferPump::Wake() {
+  std::lock_guard lock(wake_mutex_);
+  if (transport_ != nullptr) transport_->Wake();
+}
+
+void TransferPump::Do(Command command) {
   while (!commands_.Push(std::move(command))) {
-    if (commands_.closed()) return;
+    if (commands_.closed()) return command(true);
     std::this_thread::yield();
   }
 }
@@ -57,7 +68,7 @@ void TransferPump::Loop() {
 
 size_t TransferPump::Turn() {
   std::array<Completion, 256> completions;
-  for (auto& command : commands_.Drain()) command();
+  for (auto& command : commands_.Drain()) command(false);
   const size_t n = transport_->Poll(completions);
   for (size_t i = 0; i < n; ++i) OnCompletion(completions[i]);
   return n;
@@ -70,8 +81,8 @@ bool TransferPump::Reach(const PeerEnd& peer, Status* status) {
 }
 
 void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> landings, Instant deadline, Done done, std::span<Digest128> digests) {
-  if (commands_.closed()) return done(Stopped());
-  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done), digests]() mutable {
+  Do([this, id, from = std::move(from), landings = std::move(landings), deadline, done = std::move(done), digests](bool stopped) mutable {
+    if (stopped) return done(Stopped());
     Status status;
     const auto digest_run = static_cast<uint32_t>(digests.empty() ? 0 : CeilDiv(landings.size(), digests.size()));
     if (!Reach(from, &status)) return done(status);
@@ -82,7 +93,8 @@ void TransferPump::Expect(TransferId id, PeerEnd from, std::vector<Landing> land
 }
 
 void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments) {
-  Do([this, id, to = std::move(to), segments = std::move(segments)]() {
+  Do([this, id, to = std::move(to), segments = std::move(segments)](bool stopped) {
+    if (stopped) return;
     Send& send = sends_[id];
     if (!send.status.ok()) return;
     if (Reach(to, &send.status)) send.status = transport_->Push(id, to.id, segments);
@@ -98,8 +110,8 @@ void TransferPump::Push(TransferId id, PeerEnd to, std::vector<Segment> segments
 }
 
 void TransferPump::CloseSend(TransferId id, Done done) {
-  if (commands_.closed()) return done(Stopped());
-  Do([this, id, done = std::move(done)]() mutable {
+  Do([this, id, done = std::move(done)](bool stopped) mutable {
+    if (stopped) return done(Stopped());
     Send& send = sends_[id];
     send.closed = true;
     send.done = std::move(done);
@@ -108,7 +120,8 @@ void TransferPump::CloseSend(TransferId id, Done done) {
 }
 
 void TransferPump::Cancel(TransferId id) {
-  Do([this, id]() {
+  Do([this, id](bool stopped) {
+    if (stopped) return;
     transport_->Cancel(id);
     const auto send = sends_.find(id);
     if (send == sends_.end()) return;
@@ -119,7 +132,8 @@ void TransferPump::Cancel(TransferId id) {
 }
 
 void TransferPump::Disconnect(WorkerId peer) {
-  Do([this, peer]() {
+  Do([this, peer](bool stopped) {
+    if (stopped) return;
     transport_->Disconnect(peer);
     std::lock_guard lock(mutex_);
     path_bytes_per_s_.erase(peer);

@@ -77,7 +77,10 @@ class TransferPump {
     bool closed = false;
     Done done;
   };
-  void Do(std::function<void()> command);
+  /// What another thread asks for; told `stopped` where the transport ended before it could be done.
+  using Command = std::function<void(bool stopped)>;
+  void Do(Command command);
+  void Wake();
   void Loop();
   void OnCompletion(const Completion& completion);
   void KeepDigest(const Completion& completion);
@@ -86,10 +89,11 @@ class TransferPump {
   void EndSendIfOver(TransferId id);
   bool Reach(const PeerEnd& peer, Status* status);
 
-  std::unique_ptr<Transport> transport_;
+  std::mutex wake_mutex_;
+  std::unique_ptr<Transport> transport_;  // the pump's thread's; who wakes it from another holds wake_mutex_
   const Clock& clock_;
   const std::string kind_, address_;
-  Mailbox<std::function<void()>> commands_;
+  Mailbox<Command> commands_;
   std::atomic<double> sent_bytes_per_s_{0};
   mutable std::mutex mutex_;
   std::map<WorkerId, double> path_bytes_per_s_;  // guarded by mutex_

@@ -5,7 +5,7 @@
 #include <deque>
 #include <map>
 #include <string>
-#include <unordered_map>
+#include <utility>
 
 #include "transport/transport.h"
 
@@ -20,41 +20,44 @@ class Outbox {
 
 using CompletionQueue = std::deque<Completion>;
 
-/// The last `capacity` transfers that ended here, oldest forgotten first.
+/// The last `capacity` transfers that ended here, oldest forgotten first. By peer: what one says of a transfer is nothing to another's.
 class EndedTransfers {
  public:
-  struct Record {
-    WorkerId peer;
-    Status status;  // ok: everything had landed
-  };
   explicit EndedTransfers(size_t capacity) : capacity_(capacity) {}
 
+  /// `peer` 0: whoever asks. `status` ok: everything had landed.
   void Remember(TransferId id, WorkerId peer, Status status) {
-    if (!records_.try_emplace(id, Record{peer, std::move(status)}).second) return;  // the first end is the one that counts
-    order_.push_back(id);
+    if (!records_.try_emplace({id, peer}, std::move(status)).second) return;  // the first end is the one that counts
+    order_.push_back({id, peer});
     if (order_.size() > capacity_) {
       records_.erase(order_.front());
       order_.pop_front();
     }
   }
-  /// Null where the transfer is unknown.
-  const Record* Find(TransferId id) const {
-    const auto it = records_.find(id);
-    return it == records_.end() ? nullptr : &it->second;
+  /// How it ended with `peer`; null where that is unknown.
+  const Status* Find(TransferId id, WorkerId peer) const {
+    for (const WorkerId whose : {peer, WorkerId()}) {
+      if (const auto it = records_.find({id, whose}); it != records_.end()) return &it->second;
+    }
+    return nullptr;
+  }
+  /// Whether it ended, with whomever.
+  bool Knows(TransferId id) const {
+    const auto it = records_.lower_bound({id, WorkerId()});
+    return it != records_.end() && it->first.first == id;
   }
   /// "1:2:kOk …": transfer, peer and how it ended, in the order of the transfers.
   std::string Describe() const {
-    std::map<TransferId, const Record*> sorted;
-    for (const auto& [id, record] : records_) sorted.emplace(id, &record);
     std::string out;
-    for (const auto& [id, record] : sorted) out += fmt::format("{}:{}:{} ", id.value, record->peer.value, StatusCodeName(record->status.code()));
+    for (const auto& [key, status] : records_) out += fmt::format("{}:{}:{} ", key.first.value, key.second.value, StatusCodeName(status.code()));
     return out;
   }
 
  private:
+  using Key = std::pair<TransferId, WorkerId>;
   const size_t capacity_;
-  std::unordered_map<TransferId, Record> records_;
-  std::deque<TransferId> order_;
+  std::map<Key, Status> records_;
+  std::deque<Key> order_;
 };
 
 struct TransferLimits {

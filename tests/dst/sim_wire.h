@@ -68,7 +68,7 @@ class SimWire final : public Wire {
   void Flush(WorkerId peer) override;
   void Wait(Duration) override {}
   void Wake() override { wake_(); }
-  void Detach(TransferId) override {}  // pieces are copied when they are sent
+  bool Detach(TransferId) override { return false; }  // pieces are copied when they are sent
 
  private:
   friend class SimFabric;

@@ -175,7 +175,7 @@ TEST(TransferTables, EitherEndMayDieAtAnyMoment) {
 TEST(TransferTables, TransfersToOnePeerTakeTurns) {
   struct Nobody final : Outbox, SourceReader {
     void Send(WorkerId, std::string) override {}
-    void Detach(TransferId) override {}
+    bool Detach(TransferId) override { return false; }
   } nobody;
   TransferLimits limits;
   limits.piece_bytes = 1000;
@@ -196,7 +196,7 @@ TEST(TransferTables, TransfersToOnePeerTakeTurns) {
 TEST(TransferTables, LimitsHold) {
   struct Nobody final : Outbox, SourceReader {
     void Send(WorkerId, std::string) override {}
-    void Detach(TransferId) override {}
+    bool Detach(TransferId) override { return false; }
   } nobody;
   TransferLimits limits;
   limits.max_transfers = 3;

@@ -26,7 +26,7 @@ struct World::Surroundings final : Outbox, SourceReader {
   void Send(WorkerId peer, std::string frame) override {
     if (!at_work->sender_dead_ && !at_work->receiver_dead_) at_work->air_.push_back({peer == kReceiver, std::move(frame)});
   }
-  void Detach(TransferId) override {}  // frames in the air are copies
+  bool Detach(TransferId) override { return false; }  // frames in the air are copies
 
   std::byte* Source(TransferId id, uint32_t index) { return sources.data() + id.value * kSlotBytes + index * 32; }
   std::byte* Landing_(TransferId id, uint32_t index) { return arena.data() + id.value * kSlotBytes + index * 32; }
