@@ -42,6 +42,8 @@ Status CheckShape(std::string_view text) {
 
 Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text) {
   if (text.empty()) return InvalidError("the request has no body; send a JSON object");
+  // The parser takes a NUL byte for the end of the text, and would not look at what stands behind it.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) return InvalidError("the body is not valid JSON in UTF-8: a NUL byte stands at byte {}", nul);
   RETURN_IF_ERROR(CheckShape(text));
   try {
     auto value = nlohmann::ordered_json::parse(text);
