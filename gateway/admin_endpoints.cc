@@ -69,17 +69,21 @@ kj::Promise<void> SwitchRole(HttpExchange& exchange, const std::string& text) {
   });
 }
 
-/// Takes the body of a chat or of a completion.
+/// Takes the body of a chat or of a completion, and `tenant`: the name of one.
 kj::Promise<void> DebugRoute(HttpExchange& exchange, const std::string&) {
   GatewayState& state = exchange.state();
   auto body = ParseJsonObject(exchange.body());
   if (!body.ok()) return exchange.ReplyError(BadRequest("", body.status().message()));
+  std::string tenant = exchange.tenant();
+  FieldReader fields(*body);
+  fields.String("tenant", tenant);
+  if (fields.error()) return exchange.ReplyError(*fields.error());
   AnswerRequest request;
   auto error = body->contains("messages") ? ReadChatRequest(std::move(*body), state.codec, state.backend.card(), request)
                                           : ReadCompletionRequest(*body, state.codec, state.backend.card(), request);
   if (error) return exchange.ReplyError(*error);
   const uint32_t max_tokens = request.MaxTokens(request.prompts.front().size(), state.backend.card().max_positions);
-  return state.backend.ExplainRoute(std::move(request.prompts.front()), max_tokens, exchange.tenant()).then([&exchange](Result<std::string> json) {
+  return state.backend.ExplainRoute(std::move(request.prompts.front()), max_tokens, SaltedTenant(tenant, request.cache_salt)).then([&exchange](Result<std::string> json) {
     return Reply(exchange, json);
   });
 }

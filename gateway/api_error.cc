@@ -41,6 +41,14 @@ std::string ApiError::Json() const {
 
 ApiError BadRequest(std::string param, std::string message) { return {400, std::move(message), std::move(param), "", 0}; }
 
+void RenameParam(ApiError& error, std::string_view from, std::string_view to) {
+  const std::string_view param = error.param;
+  if (!param.starts_with(from) || (param.size() > from.size() && param[from.size()] != '.')) return;
+  error.param.replace(0, from.size(), to);
+  const std::string quoted = "'" + std::string(from) + "'";
+  if (const size_t at = error.message.find(quoted); at != std::string::npos) error.message.replace(at + 1, from.size(), to);
+}
+
 ApiError FromStatus(const Status& status, double retry_after_s) {
   ApiError error{500, status.message(), "", std::string(StatusCodeName(status.code())), retry_after_s};
   switch (status.code()) {

@@ -21,6 +21,8 @@ struct ApiError {
 
 /// 400 about one field; an empty `param` means the body as a whole.
 ApiError BadRequest(std::string param, std::string message);
+/// The error about the field `from`, or a part of it, becomes one about `to`: where a field is read by the rules of another.
+void RenameParam(ApiError& error, std::string_view from, std::string_view to);
 /// How a failed generation or call is told: kInvalid 400, kNotFound 404, kExhausted 429, kUnavailable, kDeadline, kAborted and
 /// kCancelled 503, others 500.
 ApiError FromStatus(const Status& status, double retry_after_s = 0);

@@ -31,7 +31,7 @@ std::optional<ApiError> ReadTokens(const Json& body, const TextCodec& codec, con
     const char* name = out.source == Source::kTokens ? "tokens" : "prompt";
     request["prompt"] = body[name];
     auto error = ReadCompletionRequest(request, codec, card, answer);
-    if (error && error->param == "prompt") error->param = name;
+    if (error) RenameParam(*error, "prompt", name);
     if (error) return error;
     if (answer.prompts.size() != 1) return BadRequest(name, fmt::format("'{}' must be one prompt: a handle is of one", name));
   }

@@ -52,6 +52,10 @@ bool FieldReader::Integer(const char* name, int64_t min, int64_t max, int64_t& o
   const auto* value = Find(name);
   if (value == nullptr) return false;
   const auto number = JsonInteger(*value);
+  if (!number && value->is_number()) {
+    Fail(name, fmt::format("'{}' is {}; it must be an integer of 64 bits", name, value->dump()));
+    return false;
+  }
   if (!number) {
     WrongType(name, "an integer", *value);
     return false;

@@ -41,6 +41,8 @@ Status CheckShape(std::string_view text) {
 }  // namespace
 
 Result<nlohmann::ordered_json> ParseJson(std::string_view text) {
+  // The parser takes a NUL byte for the end of the text, and would not look at what stands behind it.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) return InvalidError("not valid JSON in UTF-8: a NUL byte stands at byte {}", nul);
   RETURN_IF_ERROR(CheckShape(text));
   try {
     return nlohmann::ordered_json::parse(text);

@@ -39,8 +39,8 @@ std::optional<ApiError> ReadResponsesRequest(const nlohmann::ordered_json& body,
   auto error = ReadChatRequest(std::move(chat), codec, card, out);
   if (!grammar.empty()) out.sampling.grammar = grammar;
   if (!error && out.n != 1) error = BadRequest("n", "'n' is not part of the responses API");
-  if (error && error->param == "max_tokens") error->param = "max_output_tokens";
-  if (error && error->param.rfind("messages", 0) == 0) error->param.replace(0, 8, "input");
+  if (error) RenameParam(*error, "max_tokens", "max_output_tokens");
+  if (error) RenameParam(*error, "messages", "input");
   return error;
 }
 

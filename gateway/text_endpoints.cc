@@ -43,7 +43,7 @@ std::string TokensJson(const std::vector<TokenId>& ids, bool pieces, const TextC
 
 kj::Promise<void> Tokenize(HttpExchange& exchange, const std::string&) {
   auto body = ParseJsonObject(exchange.body());
-  if (!body.ok()) return Refuse(exchange, body.status(), "");
+  if (!body.ok()) return exchange.ReplyError(BadRequest("", body.status().message()));
   const TextCodec& codec = exchange.state().codec;
   const ModelCard& card = exchange.state().backend.card();
   FieldReader fields(*body);
@@ -66,7 +66,7 @@ kj::Promise<void> Tokenize(HttpExchange& exchange, const std::string&) {
 
 kj::Promise<void> Detokenize(HttpExchange& exchange, const std::string&) {
   auto body = ParseJsonObject(exchange.body());
-  if (!body.ok()) return Refuse(exchange, body.status(), "");
+  if (!body.ok()) return exchange.ReplyError(BadRequest("", body.status().message()));
   FieldReader fields(*body);
   std::vector<TokenId> ids;
   if (!fields.Tokens("tokens", exchange.state().backend.card().vocab, ids) && !fields.Tokens("ids", exchange.state().backend.card().vocab, ids)) {
@@ -79,7 +79,7 @@ kj::Promise<void> Detokenize(HttpExchange& exchange, const std::string&) {
 
 kj::Promise<void> ApplyTemplate(HttpExchange& exchange, const std::string&) {
   auto body = ParseJsonObject(exchange.body());
-  if (!body.ok()) return Refuse(exchange, body.status(), "");
+  if (!body.ok()) return exchange.ReplyError(BadRequest("", body.status().message()));
   if (auto error = NormalizeMessages(*body)) return exchange.ReplyError(*error);
   auto text = exchange.state().codec.Render(*body);
   if (!text.ok()) return Refuse(exchange, text.status(), "messages");

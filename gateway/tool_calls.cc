@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "gateway/json_text.h"
 #include "model/grammar/grammar_text.h"
 
 namespace baton {
@@ -36,14 +37,14 @@ void MoveReferences(Json& schema, const std::string& place) {
 }  // namespace
 
 bool ToolCallReader::AddCall(std::string_view json, Piece& out) {
-  const Json call = Json::parse(json, nullptr, false);
-  if (!call.is_object() || !call.contains("name") || !call["name"].is_string()) return false;
-  const std::string name = call["name"].get<std::string>();
-  const auto arguments = call.contains("arguments") ? call.find("arguments") : call.find("parameters");
+  const auto call = ParseJsonObject(json);  // under a body's limits: what a model wrote may be as hostile
+  if (!call.ok() || !call->contains("name") || !(*call)["name"].is_string()) return false;
+  const std::string name = (*call)["name"].get<std::string>();
+  const auto arguments = call->contains("arguments") ? call->find("arguments") : call->find("parameters");
   if (std::find(names_.begin(), names_.end(), name) == names_.end()) return false;
-  if (arguments != call.end() && !arguments->is_object() && !arguments->is_string()) return false;
+  if (arguments != call->end() && !arguments->is_object() && !arguments->is_string()) return false;
   std::string text = "{}";
-  if (arguments != call.end()) text = arguments->is_string() ? arguments->get<std::string>() : arguments->dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (arguments != call->end()) text = arguments->is_string() ? arguments->get<std::string>() : arguments->dump(-1, ' ', false, Json::error_handler_t::replace);
   out.calls.push_back({name, std::move(text)});
   ++calls_;
   return true;
@@ -57,6 +58,7 @@ void ToolCallReader::ReadStart() {
   if (rest[0] == '{' && calls_ == 0) {
     state_ = State::kBare;
   } else if (rest.starts_with(kOpen)) {
+    lead_ = calls_ == 0 ? held_.substr(0, begin) : "";
     held_.erase(0, begin + kOpen.size());
     state_ = State::kCall;
   } else if (!kOpen.starts_with(rest)) {
@@ -69,6 +71,7 @@ bool ToolCallReader::ReadText(Piece& out) {
   const size_t open = held_.find(kOpen);
   const size_t sure = open == std::string::npos ? held_.size() - PartialEnd(held_, kOpen) : open;
   out.text += held_.substr(0, sure);
+  lead_.clear();
   held_.erase(0, open == std::string::npos ? sure : open + kOpen.size());
   if (open != std::string::npos) state_ = State::kCall;
   return open != std::string::npos;
@@ -77,7 +80,7 @@ bool ToolCallReader::ReadText(Piece& out) {
 bool ToolCallReader::ReadCall(Piece& out) {
   const size_t close = held_.find(kClose);
   if (close == std::string::npos) return false;
-  if (!AddCall(std::string_view(held_).substr(0, close), out)) out.text += std::string(kOpen) + held_.substr(0, close + kClose.size());
+  if (!AddCall(std::string_view(held_).substr(0, close), out)) out.text += lead_ + std::string(kOpen) + held_.substr(0, close + kClose.size());
   held_.erase(0, close + kClose.size());
   state_ = State::kStart;
   return true;
@@ -102,7 +105,7 @@ ToolCallReader::Piece ToolCallReader::Finish() {
   Piece out;
   const bool call = (state_ == State::kBare || state_ == State::kCall) && AddCall(held_, out);
   const bool blank = state_ == State::kStart && held_.find_first_not_of(kSpace) == std::string::npos && calls_ > 0;
-  if (!call && !blank) out.text = (state_ == State::kCall ? std::string(kOpen) : "") + held_;
+  if (!call && !blank) out.text = (state_ == State::kCall ? lead_ + std::string(kOpen) : "") + held_;
   held_.clear();
   return out;
 }

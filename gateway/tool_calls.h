@@ -44,6 +44,7 @@ class ToolCallReader {
   const std::vector<std::string>& names_;
   State state_;
   std::string held_;
+  std::string lead_;  // white space before the call being read: text, if that is no call
   uint32_t calls_ = 0;
 };
 

@@ -47,7 +47,7 @@ TEST(FieldReaderTest, WrongTypesNameTheFieldAndTheType) {
   std::vector<TokenId> tokens;
   EXPECT_EQ(error([&](FieldReader& f) { return f.Number("text", 0, 1, number); }), "text: 'text' must be a number, not string");
   EXPECT_EQ(error([&](FieldReader& f) { return f.Number("flag", 0, 1, number); }), "flag: 'flag' must be a number, not boolean");
-  EXPECT_EQ(error([&](FieldReader& f) { return f.Integer("number", 0, 9, integer); }), "number: 'number' must be an integer, not number");
+  EXPECT_EQ(error([&](FieldReader& f) { return f.Integer("number", 0, 9, integer); }), "number: 'number' is 1.5; it must be an integer of 64 bits");
   EXPECT_EQ(error([&](FieldReader& f) { return f.Boolean("text", flag); }), "text: 'text' must be true or false, not string");
   EXPECT_EQ(error([&](FieldReader& f) { return f.String("list", text); }), "list: 'list' must be a string, not array");
   EXPECT_EQ(error([&](FieldReader& f) { return f.Tokens("object", 10, tokens); }), "object: 'object' must be a list of token ids, not object");
