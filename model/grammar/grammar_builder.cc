@@ -51,6 +51,11 @@ std::vector<uint32_t> Components(const std::vector<std::vector<uint32_t>>& edges
   return component;
 }
 
+/// Whether a sequence's rules all do.
+bool Ends(const std::vector<Symbol>& sequence, const std::vector<bool>& ending) {
+  return std::all_of(sequence.begin(), sequence.end(), [&](const Symbol& symbol) { return symbol.kind != Kind::kRule || ending[symbol.index]; });
+}
+
 }  // namespace
 
 std::vector<CodeRange> NormalizeRanges(std::vector<CodeRange> ranges, bool negated) {
@@ -249,6 +254,18 @@ Status GrammarBuilder::CheckLeftRecursion() const {
   return OkStatus();
 }
 
+std::vector<bool> GrammarBuilder::Ending() const {
+  std::vector<bool> ending(rules_.size(), false);
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (size_t r = 0; r < rules_.size(); ++r) {
+      if (ending[r] || std::none_of(rules_[r].begin(), rules_[r].end(), [&](const Sequence& s) { return Ends(s, ending); })) continue;
+      ending[r] = changed = true;
+    }
+  }
+  return ending;
+}
+
 Result<Grammar> GrammarBuilder::Build() && {
   if (full()) return InvalidError("the grammar has more than {} symbols once its repetitions are written out; lower the counts", kMaxGrammarSymbols);
   for (size_t r = 0; r < rules_.size(); ++r) {
@@ -261,8 +278,11 @@ Result<Grammar> GrammarBuilder::Build() && {
   grammar.sets = std::move(sets_);
   grammar.rules.resize(rules_.size());
   grammar.root = root == by_name_.end() ? by_name_.begin()->second : root->second;
+  const std::vector<bool> ending = Ending();
+  if (!ending[grammar.root]) return InvalidError("rule \"{}\" never ends: each of its alternatives leads back to it; add one that does not", names_[grammar.root]);
   for (size_t r = 0; r < rules_.size(); ++r) {
     for (const Sequence& sequence : rules_[r]) {
+      if (!Ends(sequence, ending)) continue;  // no text has it, and an answer that began it would be stuck
       grammar.rules[r].push_back(static_cast<uint32_t>(grammar.symbols.size()));
       grammar.symbols.insert(grammar.symbols.end(), sequence.begin(), sequence.end());
       grammar.symbols.push_back({Kind::kEnd, 0});

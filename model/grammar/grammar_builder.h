@@ -41,7 +41,7 @@ class GrammarBuilder {
   /// More symbols than a grammar may have; what is added from then on is left out.
   bool full() const { return count_ > kMaxGrammarSymbols; }
 
-  /// Errors: kInvalid (a rule that is used but not defined, left recursion, no root); names the rule.
+  /// Errors: kInvalid (a rule that is used but not defined, left recursion, no root, a root that never ends); names the rule.
   Result<Grammar> Build() &&;
 
  private:
@@ -50,6 +50,8 @@ class GrammarBuilder {
   void Utf8Sequences(char32_t low, char32_t high, Alternatives& out);
   Status CheckLeftRecursion() const;
   std::vector<bool> Nullable() const;
+  /// By rule: some text that it stands for ends.
+  std::vector<bool> Ending() const;
 
   std::vector<std::string> names_;
   std::vector<bool> defined_;
