@@ -49,9 +49,8 @@ class GrammarBuilder {
   Grammar::Symbol Set(const std::bitset<256>& bytes);
   void Utf8Sequences(char32_t low, char32_t high, Alternatives& out);
   Status CheckLeftRecursion() const;
-  std::vector<bool> Nullable() const;
-  /// By rule: some text that it stands for ends.
-  std::vector<bool> Ending() const;
+  /// By rule: it stands for a text that ends; `without_bytes`: for the empty one. Linear in the grammar.
+  std::vector<bool> RulesThatEnd(bool without_bytes) const;
 
   std::vector<std::string> names_;
   std::vector<bool> defined_;

@@ -207,6 +207,17 @@ TEST(GrammarEnds, WhatNeverEndsIsRefusedOrLeftOut) {
   EXPECT_FALSE(Matches(*matcher, "bx"));
 }
 
+TEST(GrammarEnds, LongChainsAreReadInLinearTime) {
+  std::string chain = "root ::= r0\n", endless = "root ::= r0 | \"x\"\n";
+  for (int i = 0; i < 40'000; ++i) {
+    const std::string rule = fmt::format("r{} ::= r{}\n", i, i + 1);
+    chain += rule;
+    endless += rule;
+  }
+  EXPECT_TRUE(Grammar::Parse(chain + "r40000 ::= \"a\"\n").ok());
+  EXPECT_TRUE(Matches(endless + "r40000 ::= \"a\" r40000\n", "x"));
+}
+
 TEST(GrammarClasses, EveryRangeOfCharactersIsItsUtf8) {
   Random random(3);
   const std::vector<char32_t> edges{0, 0x7E, 0x7F, 0x80, 0x7FF, 0x800, 0xFFF, 0x1000, 0xD7FF, 0xE000, 0xFFFD, 0xFFFF, 0x10000, 0x3FFFF, 0x40000, 0xFFFFF, 0x100000, 0x10FFFF};
