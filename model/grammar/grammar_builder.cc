@@ -51,6 +51,11 @@ std::vector<uint32_t> Components(const std::vector<std::vector<uint32_t>>& edges
   return component;
 }
 
+/// Whether a sequence's rules all do.
+bool Ends(const std::vector<Symbol>& sequence, const std::vector<bool>& ending) {
+  return std::all_of(sequence.begin(), sequence.end(), [&](const Symbol& symbol) { return symbol.kind != Kind::kRule || ending[symbol.index]; });
+}
+
 }  // namespace
 
 std::vector<CodeRange> NormalizeRanges(std::vector<CodeRange> ranges, bool negated) {
@@ -192,39 +197,42 @@ GrammarBuilder::Sequence GrammarBuilder::Repeat(const Sequence& item, uint32_t l
   return out;
 }
 
-std::vector<bool> GrammarBuilder::Nullable() const {
+std::vector<bool> GrammarBuilder::RulesThatEnd(bool without_bytes) const {
   struct Waiting {
     uint32_t rule;
-    size_t left;  // rules of one alternative that are not known to be nullable
+    size_t left;  // rules of one alternative that are not known to end
   };
   std::vector<Waiting> waiting;
   std::vector<std::vector<size_t>> uses(rules_.size());
   std::vector<uint32_t> found;
   for (uint32_t r = 0; r < rules_.size(); ++r) {
     for (const Sequence& sequence : rules_[r]) {
-      if (!std::all_of(sequence.begin(), sequence.end(), [](Symbol s) { return s.kind == Kind::kRule; })) continue;
-      if (sequence.empty()) found.push_back(r);
-      for (const Symbol symbol : sequence) uses[symbol.index].push_back(waiting.size());
-      waiting.push_back({r, sequence.size()});
+      const auto rules = static_cast<size_t>(std::count_if(sequence.begin(), sequence.end(), [](Symbol s) { return s.kind == Kind::kRule; }));
+      if (without_bytes && rules < sequence.size()) continue;
+      if (rules == 0) found.push_back(r);
+      for (const Symbol symbol : sequence) {
+        if (symbol.kind == Kind::kRule) uses[symbol.index].push_back(waiting.size());
+      }
+      waiting.push_back({r, rules});
     }
   }
-  std::vector<bool> nullable(rules_.size(), false);
+  std::vector<bool> ending(rules_.size(), false);
   while (!found.empty()) {
     const uint32_t rule = found.back();
     found.pop_back();
-    if (nullable[rule]) continue;
-    nullable[rule] = true;
+    if (ending[rule]) continue;
+    ending[rule] = true;
     for (const size_t use : uses[rule]) {
       if (--waiting[use].left == 0) found.push_back(waiting[use].rule);
     }
   }
-  return nullable;
+  return ending;
 }
 
 /// A rule that reaches itself without reading a byte would grow a matcher's stack for ever, unless it does so at the end of
 /// an alternative, where nothing is left to return to.
 Status GrammarBuilder::CheckLeftRecursion() const {
-  const std::vector<bool> nullable = Nullable();
+  const std::vector<bool> nullable = RulesThatEnd(true);
   std::vector<std::vector<uint32_t>> calls(rules_.size());
   std::vector<std::pair<uint32_t, uint32_t>> inner;  // calls that something follows
   for (uint32_t r = 0; r < rules_.size(); ++r) {
@@ -261,8 +269,11 @@ Result<Grammar> GrammarBuilder::Build() && {
   grammar.sets = std::move(sets_);
   grammar.rules.resize(rules_.size());
   grammar.root = root == by_name_.end() ? by_name_.begin()->second : root->second;
+  const std::vector<bool> ending = RulesThatEnd(false);
+  if (!ending[grammar.root]) return InvalidError("rule \"{}\" never ends: each of its alternatives leads back to it; add one that does not", names_[grammar.root]);
   for (size_t r = 0; r < rules_.size(); ++r) {
     for (const Sequence& sequence : rules_[r]) {
+      if (!Ends(sequence, ending)) continue;  // no text has it, and an answer that began it would be stuck
       grammar.rules[r].push_back(static_cast<uint32_t>(grammar.symbols.size()));
       grammar.symbols.insert(grammar.symbols.end(), sequence.begin(), sequence.end());
       grammar.symbols.push_back({Kind::kEnd, 0});

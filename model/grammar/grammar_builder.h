@@ -41,7 +41,7 @@ class GrammarBuilder {
   /// More symbols than a grammar may have; what is added from then on is left out.
   bool full() const { return count_ > kMaxGrammarSymbols; }
 
-  /// Errors: kInvalid (a rule that is used but not defined, left recursion, no root); names the rule.
+  /// Errors: kInvalid (a rule that is used but not defined, left recursion, no root, a root that never ends); names the rule.
   Result<Grammar> Build() &&;
 
  private:
@@ -49,7 +49,8 @@ class GrammarBuilder {
   Grammar::Symbol Set(const std::bitset<256>& bytes);
   void Utf8Sequences(char32_t low, char32_t high, Alternatives& out);
   Status CheckLeftRecursion() const;
-  std::vector<bool> Nullable() const;
+  /// By rule: it stands for a text that ends; `without_bytes`: for the empty one. Linear in the grammar.
+  std::vector<bool> RulesThatEnd(bool without_bytes) const;
 
   std::vector<std::string> names_;
   std::vector<bool> defined_;

@@ -240,7 +240,9 @@ TEST(ByteFallback, OnlyTheExactFormIsAByte) {
   EXPECT_EQ(ByteFallbackValue("<0x00>"), 0);
   EXPECT_EQ(ByteFallbackValue("<0x0A>"), 10);
   EXPECT_EQ(ByteFallbackValue("<0xFF>"), 255);
-  for (const char* text : {"", "<0x>", "<0x0>", "<0x000>", "0x0A", "<0x0A", "0x0A>", "<0xGG>", "<0X0A>", "<0x-1>", "<0x 1>", " <0x0A>"}) EXPECT_EQ(ByteFallbackValue(text), -1) << text;
+  for (const char* text : {"", "<0x>", "<0x0>", "<0x000>", "0x0A", "<0x0A", "0x0A>", "<0xGG>", "<0X0A>", "<0x-1>", "<0x 1>", " <0x0A>"}) {
+    EXPECT_EQ(ByteFallbackValue(text), -1) << text;
+  }
 }
 
 }  // namespace

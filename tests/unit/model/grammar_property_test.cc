@@ -193,6 +193,31 @@ TEST_P(GrammarSeeds, ACursorIsWhereItsTokensLead) {
   }
 }
 
+TEST(GrammarEnds, WhatNeverEndsIsRefusedOrLeftOut) {
+  for (const char* gbnf : {"root ::= \"a\" root", "root ::= root", "root ::= a\na ::= \"x\" b\nb ::= \"y\" a", "root ::= \"a\" x | \"b\" x\nx ::= x"}) {
+    const auto grammar = Grammar::Parse(gbnf);
+    ASSERT_FALSE(grammar.ok()) << gbnf;
+    EXPECT_THAT(grammar.status().message(), testing::HasSubstr("rule \"root\" never ends")) << gbnf;
+  }
+  // "a" would have to be followed by something that never ends: it is not offered, so that nobody gets stuck behind it.
+  const auto matcher = NewMatcher("root ::= \"a\" x | \"b\" x?\nx ::= \"x\" x");
+  EXPECT_EQ(matcher->Mask(matcher->start()).count, 1u);
+  EXPECT_TRUE(Matches(*matcher, "b"));
+  EXPECT_TRUE(matcher->Ends(matcher->Next(matcher->start(), "b")));
+  EXPECT_FALSE(Matches(*matcher, "bx"));
+}
+
+TEST(GrammarEnds, LongChainsAreReadInLinearTime) {
+  std::string chain = "root ::= r0\n", endless = "root ::= r0 | \"x\"\n";
+  for (int i = 0; i < 40'000; ++i) {
+    const std::string rule = fmt::format("r{} ::= r{}\n", i, i + 1);
+    chain += rule;
+    endless += rule;
+  }
+  EXPECT_TRUE(Grammar::Parse(chain + "r40000 ::= \"a\"\n").ok());
+  EXPECT_TRUE(Matches(endless + "r40000 ::= \"a\" r40000\n", "x"));
+}
+
 TEST(GrammarClasses, EveryRangeOfCharactersIsItsUtf8) {
   Random random(3);
   const std::vector<char32_t> edges{0, 0x7E, 0x7F, 0x80, 0x7FF, 0x800, 0xFFF, 0x1000, 0xD7FF, 0xE000, 0xFFFD, 0xFFFF, 0x10000, 0x3FFFF, 0x40000, 0xFFFFF, 0x100000, 0x10FFFF};
@@ -214,7 +239,8 @@ TEST(GrammarClasses, EveryRangeOfCharactersIsItsUtf8) {
       if (c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) continue;
       EXPECT_EQ(Matches(*matcher, utf8(c)), c >= low && c <= high) << static_cast<uint32_t>(c) << " in " << static_cast<uint32_t>(low) << ".." << static_cast<uint32_t>(high);
     }
-    for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xED\xBF\xBF", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xFF"}) {
+    for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xED\xBF\xBF", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80",
+                            "\xF8\x88\x80\x80\x80", "\xFF"}) {
       EXPECT_FALSE(Matches(*matcher, bad)) << "an overlong form, a surrogate or a stray byte";
     }
   }

@@ -113,7 +113,8 @@ constexpr TemplateCase kTemplates[] = {
     {R"({# a #}{# b #}{{ 1 }}{# {{ 2 }} {% x %} #})", R"(1)"},
     {R"({{ 1 }}{{ '' }}{{ none }}{{ true }}{{ [] }})", R"(1NoneTrue[])"},
     {R"({% for i in [[1, 2], [3, 4]] %}{{ i | sum }}{{ ' ' }}{% endfor %})", R"(3 7 )"},
-    {"{% set ns = namespace(found=false) %}{% for m in messages %}{% if m.role == 'user' and not ns.found %}{% set ns.found = true %}{{ loop.index }}{% endif %}{% endfor %}{{ ns.found }}",
+    {"{% set ns = namespace(found=false) %}{% for m in messages %}{% if m.role == 'user' and not ns.found %}{% set ns.found = true %}{{ "
+     "loop.index }}{% endif %}{% endfor %}{{ ns.found }}",
      R"(2True)"},
     {R"({% set a %}{% for i in [1, 2] %}{{ i }}{% if i == 1 %}{% continue %}{% endif %}!{% endfor %}{% endset %}{{ a }})", R"(12!)"},
     {R"({% for i in [1, 2] %}{% set s %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endset %}{{ s }}{% endfor %})", R"(2)"},

@@ -169,15 +169,18 @@ struct MetaspaceCase {
 };
 const MetaspaceCase kMetaspaces[] = {
     {PreTokenizer::PrependScheme::kAlways, true,
-     {{"Hello world", {"▁Hello", "▁world"}}, {"  two  spaces ", {"▁", "▁two", "▁", "▁spaces", "▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x", "▁y"}}, {"a▁b", {"▁a", "▁b"}}}},
+     {{"Hello world", {"▁Hello", "▁world"}}, {"  two  spaces ", {"▁", "▁two", "▁", "▁spaces", "▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x", "▁y"}},
+      {"a▁b", {"▁a", "▁b"}}}},
     {PreTokenizer::PrependScheme::kAlways, false,
      {{"Hello world", {"▁Hello▁world"}}, {"  two  spaces ", {"▁▁two▁▁spaces▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x▁y"}}, {"a▁b", {"▁a▁b"}}}},
     {PreTokenizer::PrependScheme::kFirst, true,
-     {{"Hello world", {"▁Hello", "▁world"}}, {"  two  spaces ", {"▁", "▁two", "▁", "▁spaces", "▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x", "▁y"}}, {"a▁b", {"▁a", "▁b"}}}},
+     {{"Hello world", {"▁Hello", "▁world"}}, {"  two  spaces ", {"▁", "▁two", "▁", "▁spaces", "▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x", "▁y"}},
+      {"a▁b", {"▁a", "▁b"}}}},
     {PreTokenizer::PrependScheme::kFirst, false,
      {{"Hello world", {"▁Hello▁world"}}, {"  two  spaces ", {"▁▁two▁▁spaces▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x▁y"}}, {"a▁b", {"▁a▁b"}}}},
     {PreTokenizer::PrependScheme::kNever, true,
-     {{"Hello world", {"Hello", "▁world"}}, {"  two  spaces ", {"▁", "▁two", "▁", "▁spaces", "▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x", "▁y"}}, {"a▁b", {"a", "▁b"}}}},
+     {{"Hello world", {"Hello", "▁world"}}, {"  two  spaces ", {"▁", "▁two", "▁", "▁spaces", "▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x", "▁y"}},
+      {"a▁b", {"a", "▁b"}}}},
     {PreTokenizer::PrependScheme::kNever, false,
      {{"Hello world", {"Hello▁world"}}, {"  two  spaces ", {"▁▁two▁▁spaces▁"}}, {" ", {"▁"}}, {"▁x y", {"▁x▁y"}}, {"a▁b", {"a▁b"}}}},
 };

@@ -25,7 +25,8 @@ class RandomRegex {
 
  private:
   std::string Item(int depth) {
-    static const char* const kAtoms[] = {"a", "b", "c", "0", "-", " ", ".", "\\d", "\\w", "\\s", "\\D", "\\W", "\\S", "[abc]", "[^a]", "[a-c0-9]", "[\\d-]", "[^\\s\\d]", "\\.", "\\x61", "\\u0062", "[-a]", "[b-]"};
+    static const char* const kAtoms[] = {"a", "b", "c", "0", "-", " ", ".", "\\d", "\\w", "\\s", "\\D", "\\W", "\\S",
+                                         "[abc]", "[^a]", "[a-c0-9]", "[\\d-]", "[^\\s\\d]", "\\.", "\\x61", "\\u0062", "[-a]", "[b-]"};
     static const char* const kCounts[] = {"", "", "", "", "?", "*", "+", "{2}", "{1,2}", "{0,1}", "{1,}", "*?", "+?", "{1,2}?"};
     const bool group = depth > 0 && random_.Below(4) == 0;
     const std::string atom = group ? (random_.Below(2) == 0 ? "(" : "(?:") + Write(depth - 1) + ")" : kAtoms[random_.Below(std::size(kAtoms))];
@@ -112,7 +113,8 @@ TEST(RegexTables, ErrorsNameTheByte) {
   const std::vector<std::pair<const char*, const char*>> cases{
       {"ab(c", "at byte 4: a \"(\" without its \")\""}, {"ab)c", "at byte 2: a \")\" without its \"(\""}, {"a[bc", "at byte 4: a \"[\" without its \"]\""},
       {"[", "at byte 1: a \"[\" without its \"]\""}, {"[]", "at byte 2: a \"[\" without its \"]\""}, {"[^]", "at byte 3: a \"[\" without"},
-      {"a{2", "expected \"}\" after the count"}, {"a{", "expected a count"}, {"a{,3}", "expected a count"}, {"a{1,2", "expected \"}\""},
+      {"a{2", "expected \"}\" after the count"}, {"a{", "expected a count"}, {"a{,3}", "expected a count"},
+      {"a{1,2", "expected \"}\""},
       {"a+*", "two counts one after the other"}, {"a?{2}", "two counts"}, {"a???", "two counts"}, {"+", "a count without anything before it"}, {"(|*)", "a count without"},
       {"(?i)a", "look-around and flags"}, {"(?!a)", "look-around"}, {"(?<!a)", "look-around"}, {"a\\b", "escape \"\\b\" is not supported"}, {"\\Aa", "\"\\A\" is not supported"},
       {"\\k<n>", "\"\\k\" is not supported"}, {"\\cA", "\"\\c\" is not supported"}, {"\\x4", "hexadecimal digit"}, {"\\u12G4", "hexadecimal digit"}, {"[\\d-\\w", "without its \"]\""},

@@ -1,6 +1,7 @@
 #include "model/weight_memory.h"
 
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -124,6 +125,71 @@ TEST_F(WeightMemoryTest, ManyAtOnceShareOneFilling) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(good, 6);
   EXPECT_EQ(fills_, 1);
+}
+
+/// As several workers of one host start: each child reports how often it filled (0 or 1), or 99 for a wrong byte.
+TEST_F(WeightMemoryTest, ProcessesShareOneFilling) {
+  std::vector<pid_t> children;
+  for (int i = 0; i < 5; ++i) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      const auto memory = WeightMemory::FromCache(folder_, "key", kBytes, Fill(21));
+      _exit(memory.ok() && memory->shared() && Holds(*memory, 21) ? fills_.load() : 99);
+    }
+    children.push_back(child);
+  }
+  int filled = 0;
+  for (const pid_t child : children) {
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status));
+    filled += WEXITSTATUS(status);
+  }
+  EXPECT_EQ(filled, 1);
+  EXPECT_FALSE(std::filesystem::exists(File() + ".partial"));
+}
+
+/// A worker killed while it fills: the lock goes with it, and the next one starts over.
+TEST_F(WeightMemoryTest, AProcessThatDiesWhileFillingHoldsNobodyUp) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    (void)WeightMemory::FromCache(folder_, "key", kBytes, [](std::byte* out) {
+      out[0] = std::byte{1};
+      _exit(7);
+    });
+    _exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+  EXPECT_FALSE(std::filesystem::exists(File())) << "only a whole file has its name";
+  const auto memory = WeightMemory::FromCache(folder_, "key", kBytes, Fill(22));
+  ASSERT_TRUE(memory.ok()) << memory.status().ToString();
+  EXPECT_TRUE(Holds(*memory, 22));
+}
+
+TEST_F(WeightMemoryTest, AMappedFileOutlivesItsName) {
+  const auto first = WeightMemory::FromCache(folder_, "key", kBytes, Fill(31));
+  ASSERT_TRUE(first.ok());
+  std::filesystem::remove(File());
+  const auto second = WeightMemory::FromCache(folder_, "key", kBytes, Fill(32));
+  ASSERT_TRUE(second.ok());
+  EXPECT_TRUE(Holds(*first, 31)) << "a running worker keeps what it mapped";
+  EXPECT_TRUE(Holds(*second, 32));
+}
+
+TEST_F(WeightMemoryTest, NeitherLinksNorOddFilesAreFollowed) {
+  std::filesystem::create_directories(folder_);
+  std::ofstream(root_ + "/precious") << "keep me";
+  std::filesystem::create_symlink(root_ + "/precious", File() + ".partial");
+  EXPECT_EQ(WeightMemory::FromCache(folder_, "key", kBytes, Fill(1)).status().code(), StatusCode::kUnavailable);
+  std::ifstream in(root_ + "/precious");
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "keep me");
+  std::filesystem::create_directories(folder_ + "/dir.packed");  // where the file should be
+  const auto blocked = WeightMemory::FromCache(folder_, "dir", kBytes, Fill(2));
+  EXPECT_EQ(blocked.status().code(), StatusCode::kUnavailable) << blocked.status().ToString();
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "model/safetensors.h"
 #include "model/weights.h"
 #include "tests/unit/model/format_support.h"
+#include "tests/unit/model/tiny_hf.h"
 
 namespace baton {
 namespace {
@@ -228,38 +229,8 @@ TEST(OpenWeights, NothingOrTheWrongThingThere) {
               HasSubstr("not a GGUF file"));
 }
 
-class HostileHf : public testing::Test {
+class HostileHf : public testing::Test, protected TinyHf {
  protected:
-  HostileHf() {
-    config_ = {{"model_type", "llama"},  {"hidden_size", 8},         {"intermediate_size", 16},
-               {"num_hidden_layers", 1}, {"num_attention_heads", 2}, {"num_key_value_heads", 1},
-               {"vocab_size", 4},        {"rms_norm_eps", 1e-5}};
-    const auto add = [&](const std::string& name, std::vector<uint64_t> shape) {
-      tensors_[name] = shape;
-    };
-    add("model.embed_tokens.weight", {4, 8});
-    add("model.norm.weight", {8});
-    const std::string layer = "model.layers.0.";
-    for (const std::string norm : {"input_layernorm", "post_attention_layernorm"})
-      add(layer + norm + ".weight", {8});
-    for (const std::string proj : {"q_proj", "o_proj"})
-      add(layer + "self_attn." + proj + ".weight", {8, 8});
-    for (const std::string proj : {"k_proj", "v_proj"})
-      add(layer + "self_attn." + proj + ".weight", {4, 8});
-    for (const std::string proj : {"gate_proj", "up_proj"})
-      add(layer + "mlp." + proj + ".weight", {16, 8});
-    add(layer + "mlp.down_proj.weight", {8, 16});
-  }
-  void WriteTensors(SafetensorsType type = SafetensorsType::kF32) {
-    const std::string zeros(8192, '\0');
-    std::vector<SafetensorsTensor> list;
-    for (const auto& [name, shape] : tensors_) {
-      uint64_t size = SafetensorsTypeBytes(type);
-      for (const uint64_t extent : shape) size *= extent;
-      list.push_back({name, type, shape, AsBytes(zeros).first(size)});
-    }
-    ASSERT_TRUE(WriteSafetensors(dir_.File("model.safetensors"), list).ok());
-  }
   std::string ErrorWith(const nlohmann::json& changes) {
     nlohmann::json config = config_;
     config.update(changes);
@@ -273,9 +244,6 @@ class HostileHf : public testing::Test {
     EXPECT_THAT(file.status().message(), HasSubstr(dir_.path().string()));
     return file.status().message();
   }
-  TempDir dir_;
-  nlohmann::json config_;
-  std::map<std::string, std::vector<uint64_t>> tensors_;
 };
 
 TEST_F(HostileHf, ConfigKeys) {
