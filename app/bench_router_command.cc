@@ -152,13 +152,16 @@ void Decide(Cluster& cluster, const Prompt& prompt, uint64_t number, Times& time
   cluster.coordinator().Finished({RequestId(number), 0, 0, prompt.tokens, 0, true});
 }
 
-/// Of prompts that were not just looked up: their entries are in no cache of the processor.
+/// Of prompts that were not just looked up: their entries are in no cache of the processor. Their keys are: whoever routes has
+/// just read them off the wire.
 void LookUp(const PrefixIndex& index, const std::vector<Prompt>& prompts, Times& times) {
   const SystemClock clock;
   std::vector<PrefixMatch> matches;
+  std::vector<BlockKey> keys;
   for (const Prompt& prompt : prompts) {
+    keys.assign(prompt.keys.begin(), prompt.keys.end());
     const Instant begin = clock.Now();
-    index.Match(prompt.keys, matches);
+    index.Match(keys, matches);
     times.lookup_s.push_back(ToSeconds(clock.Now() - begin));
   }
 }

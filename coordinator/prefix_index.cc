@@ -33,18 +33,24 @@ size_t PrefixIndex::HomeOf(const Shard& shard, uint64_t high) {
 
 size_t PrefixIndex::Find(const Shard& shard, const Tag& tag) {
   if (shard.homes == 0) return 0;
-  size_t at = HomeOf(shard, tag.high);
-  for (; at < shard.slots.size() && shard.slots[at].holders != kNoHolder; ++at) {
-    const Tag here = TagOf(shard.slots[at]);
+  return FindFrom(&shard.slots[HomeOf(shard, tag.high)], tag) - shard.slots.data();
+}
+
+const PrefixIndex::Entry* PrefixIndex::FindFrom(const Entry* entry, const Tag& tag) {
+  for (; entry->holders != kNoHolder; ++entry) {  // ends: the last slot is free
+    const Tag here = TagOf(*entry);
     if (here.high > tag.high || (here.high == tag.high && here.low >= tag.low)) break;
   }
-  return at;
+  return entry;
+}
+
+bool PrefixIndex::IsOf(const Entry& entry, const Tag& tag) {
+  const Tag here = TagOf(entry);
+  return entry.holders != kNoHolder && here.high == tag.high && here.low == tag.low;
 }
 
 bool PrefixIndex::IsAt(const Shard& shard, size_t at, const Tag& tag) {
-  if (at >= shard.slots.size() || shard.slots[at].holders == kNoHolder) return false;
-  const Tag here = TagOf(shard.slots[at]);
-  return here.high == tag.high && here.low == tag.low;
+  return shard.homes != 0 && IsOf(shard.slots[at], tag);
 }
 
 void PrefixIndex::Resize(Shard& shard, size_t homes) {
@@ -57,16 +63,16 @@ void PrefixIndex::Resize(Shard& shard, size_t homes) {
   for (const Entry& entry : shard.slots) {
     if (entry.holders == kNoHolder) continue;
     next = std::max(next, HomeOf(bigger, TagOf(entry).high));
-    if (next >= bigger.slots.size()) bigger.slots.emplace_back();
     bigger.slots[next++] = entry;
+    if (next == bigger.slots.size()) bigger.slots.emplace_back();
   }
   shard = std::move(bigger);
 }
 
 void PrefixIndex::Insert(Shard& shard, size_t at, const Entry& entry) {
   size_t gap = at;
-  while (gap < shard.slots.size() && shard.slots[gap].holders != kNoHolder) ++gap;
-  if (gap == shard.slots.size()) shard.slots.emplace_back();
+  while (shard.slots[gap].holders != kNoHolder) ++gap;
+  if (gap + 1 == shard.slots.size()) shard.slots.emplace_back();
   std::move_backward(shard.slots.begin() + at, shard.slots.begin() + gap, shard.slots.begin() + gap + 1);
   shard.slots[at] = entry;
   ++shard.used;
@@ -150,19 +156,22 @@ void PrefixIndex::Drop(WorkerId holder) {
   }
 }
 
-HolderRef PrefixIndex::HoldersOf(const Tag& tag) const {
-  const Shard& shard = shards_[tag.high >> 56];
-  const size_t at = Find(shard, tag);
-  return IsAt(shard, at, tag) ? shard.slots[at].holders : kNoHolder;
+HolderRef PrefixIndex::HoldersOf(const Probe& probe) {
+  const Entry& found = *FindFrom(probe.home, probe.tag);
+  return IsOf(found, probe.tag) ? found.holders : kNoHolder;
 }
 
 bool PrefixIndex::Holds(WorkerId holder, const BlockKey& key) const {
-  return sets_.Contains(HoldersOf(TagOf(key)), holder.value);
+  return sets_.Contains(HoldersOf(Begin(key)), holder.value);
 }
 
-void PrefixIndex::Prefetch(const Tag& tag) const {
+PrefixIndex::Probe PrefixIndex::Begin(const BlockKey& key) const {
+  static constexpr Entry kNone = {};
+  const Tag tag = TagOf(key);
   const Shard& shard = shards_[tag.high >> 56];
-  if (shard.homes != 0) __builtin_prefetch(&shard.slots[HomeOf(shard, tag.high)]);
+  const Entry* home = shard.homes == 0 ? &kNone : &shard.slots[HomeOf(shard, tag.high)];
+  __builtin_prefetch(home);
+  return {tag, home};
 }
 
 void PrefixIndex::Match(std::span<const BlockKey> chain, std::vector<PrefixMatch>& out) const {
@@ -170,12 +179,12 @@ void PrefixIndex::Match(std::span<const BlockKey> chain, std::vector<PrefixMatch
   HolderRef before = kNoHolder;
   size_t alive = 0;  // out[0, alive) hold all blocks so far, in ascending order of id; the others ended earlier
   size_t block = 0;
-  std::array<Tag, kAhead> tags;  // of the keys from `block` on, in a ring
-  for (size_t i = 0; i < std::min(kAhead, chain.size()); ++i) Prefetch(tags[i] = TagOf(chain[i]));
+  std::array<Probe, kAhead> probes;  // of the keys from `block` on, in a ring
+  for (size_t i = 0; i < std::min(kAhead, chain.size()); ++i) probes[i] = Begin(chain[i]);
   for (; block < chain.size(); ++block) {
-    const Tag tag = tags[block % kAhead];
-    if (block + kAhead < chain.size()) Prefetch(tags[block % kAhead] = TagOf(chain[block + kAhead]));
-    const HolderRef holders = HoldersOf(tag);
+    const Probe probe = probes[block % kAhead];
+    if (block + kAhead < chain.size()) probes[block % kAhead] = Begin(chain[block + kAhead]);
+    const HolderRef holders = HoldersOf(probe);
     if (holders == kNoHolder) break;
     if (holders == before) continue;
     before = holders;

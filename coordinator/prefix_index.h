@@ -52,8 +52,12 @@ class PrefixIndex {
     uint32_t high[2], low[2];  // halves, so that an entry is 20 bytes and not 24
     HolderRef holders = kNoHolder;
   };
+  struct Probe {  // a look-up under way
+    Tag tag;
+    const Entry* home;  // where it begins to search; valid until the next change
+  };
   struct Shard {
-    std::vector<Entry> slots;  // `homes` of them can be a home; the last run may go on behind them
+    std::vector<Entry> slots;  // `homes` of them can be a home; the last run may go on behind them; the last one is always free
     uint32_t homes = 0, used = 0;
   };
   static constexpr size_t kShards = 256;
@@ -63,13 +67,16 @@ class PrefixIndex {
   static size_t HomeOf(const Shard& shard, uint64_t high);
   /// Where the tag is, or where it belongs.
   static size_t Find(const Shard& shard, const Tag& tag);
+  static const Entry* FindFrom(const Entry* entry, const Tag& tag);
+  static bool IsOf(const Entry& entry, const Tag& tag);
   static bool IsAt(const Shard& shard, size_t at, const Tag& tag);
   static void Resize(Shard& shard, size_t homes);
   static void Insert(Shard& shard, size_t at, const Entry& entry);
   static void Erase(Shard& shard, size_t at);
   static void ShrinkIfSparse(Shard& shard);
-  HolderRef HoldersOf(const Tag& tag) const;
-  void Prefetch(const Tag& tag) const;
+  /// Begins a look-up: the entry is on its way from memory.
+  Probe Begin(const BlockKey& key) const;
+  static HolderRef HoldersOf(const Probe& probe);
 
   std::array<Shard, kShards> shards_;
   HolderSets sets_;

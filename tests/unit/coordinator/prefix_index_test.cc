@@ -22,6 +22,7 @@ class NaiveIndex {
   void Add(WorkerId holder, const BlockKey& key) { held_[holder].insert(key); }
   void Remove(WorkerId holder, const BlockKey& key) { held_[holder].erase(key); }
   void Drop(WorkerId holder) { held_.erase(holder); }
+  bool Holds(WorkerId holder, const BlockKey& key) const { return held_.count(holder) != 0 && held_.at(holder).count(key) != 0; }
   std::map<uint32_t, uint32_t> Match(std::span<const BlockKey> chain) const {
     std::map<uint32_t, uint32_t> out;
     for (const auto& [holder, keys] : held_) {
@@ -146,6 +147,71 @@ TEST(PrefixIndex, EqualHighHalvesStayExactAndBounded) {
   EXPECT_LT(index.bytes(), 64u << 10);
   for (size_t i = 0; i < keys.size(); i += 2) index.Remove(WorkerId(1), keys[i]);
   for (size_t i = 0; i < keys.size(); ++i) ASSERT_EQ(index.Holds(WorkerId(1), keys[i]), i % 2 == 1) << i;
+}
+
+/// A key whose first half decides its place alone: `high` is what the index orders by, its top byte the shard.
+BlockKey KeyAt(uint64_t high, uint64_t low) {
+  uint64_t odd = 0x9e3779b97f4a7c15ull, inverse = odd;
+  for (int i = 0; i < 6; ++i) inverse *= 2 - odd * inverse;  // Newton's, modulo 2^64
+  BlockKey key;
+  const uint64_t words[2] = {high * inverse, low};
+  std::memcpy(key.bytes.data(), words, sizeof words);
+  return key;
+}
+
+struct Crowd {
+  const char* name;
+  uint64_t first, step;  // of `high`
+};
+class PrefixIndexCrowded : public ::testing::TestWithParam<Crowd> {};
+
+/// Runs that begin at a shard's first home, end behind its last one, or fill the one slot where two shards meet: what is
+/// added, taken out and asked for in any order is found, and a search never leaves its shard.
+TEST_P(PrefixIndexCrowded, EveryOrderOfChangesAgreesWithANaiveMap) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Random random(seed);
+    std::vector<BlockKey> keys;
+    for (uint64_t i = 0; i < 60; ++i) keys.push_back(KeyAt(GetParam().first + i * GetParam().step, i));
+    PrefixIndex index;
+    NaiveIndex naive;
+    for (int step = 0; step < 400; ++step) {
+      const WorkerId holder(1 + static_cast<uint32_t>(random.Below(2)));
+      const BlockKey& key = keys[random.Below(keys.size())];
+      const bool add = random.Below(100) < (step / 100 % 2 == 0 ? 80u : 20u);  // grows, shrinks, grows, shrinks
+      ASSERT_EQ(add ? index.Add(holder, key) : index.Remove(holder, key), add != naive.Holds(holder, key)) << seed << " " << step;
+      add ? naive.Add(holder, key) : naive.Remove(holder, key);
+      const size_t from = random.Below(keys.size());
+      const auto asked = std::span(keys).subspan(from, random.Below(keys.size() - from) + 1);
+      ASSERT_EQ(MatchOf(index, asked), naive.Match(asked)) << "seed " << seed << " step " << step;
+    }
+    for (const BlockKey& key : keys) {
+      for (const uint32_t holder : {1u, 2u, 3u}) ASSERT_EQ(index.Holds(WorkerId(holder), key), naive.Holds(WorkerId(holder), key));
+    }
+    index.Drop(WorkerId(1)), naive.Drop(WorkerId(1));
+    ASSERT_EQ(index.keys(), naive.keys());
+    ASSERT_EQ(MatchOf(index, keys), naive.Match(keys));
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Places, PrefixIndexCrowded,
+                         ::testing::Values(Crowd{"FirstHome", 0, 0}, Crowd{"LastHome", (1ull << 56) - 1, 0}, Crowd{"LastHomeOfAll", ~0ull, 0},
+                                           Crowd{"AcrossTwoShards", (1ull << 56) - 30, 1}, Crowd{"LastHomesOfAll", ~0ull - 59, 1},
+                                           Crowd{"OneEachShard", 0, 1ull << 56}, Crowd{"EvenlyInOne", 7ull << 56, 1ull << 50}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+/// A look-up has the next sixteen keys on their way: chains around that length, each with its end in every place.
+TEST(PrefixIndex, AChainIsHeldUpToItsFirstGapWhereverThatIs) {
+  for (const size_t length : {1u, 2u, 15u, 16u, 17u, 31u, 32u, 33u, 80u}) {
+    const auto chain = Chain(length, length);
+    PrefixIndex index;
+    for (const BlockKey& key : chain) index.Add(WorkerId(5), key);
+    EXPECT_EQ(MatchOf(index, chain), (Matches{{5, length}}));
+    for (size_t gap = 0; gap < length; ++gap) {
+      index.Remove(WorkerId(5), chain[gap]);
+      EXPECT_EQ(MatchOf(index, chain), gap == 0 ? Matches() : (Matches{{5, gap}})) << length << " blocks, without block " << gap;
+      EXPECT_EQ(MatchOf(index, std::span(chain).subspan(gap)), Matches());
+      index.Add(WorkerId(5), chain[gap]);
+    }
+  }
 }
 
 TEST(PrefixIndex, MemoryPerBlockAndItsReturn) {
