@@ -3,6 +3,8 @@
 #include <set>
 #include <sstream>
 
+#include <fmt/format.h>
+
 #include "base/metrics.h"
 #include "base/random.h"
 
