@@ -56,7 +56,7 @@ void Fit(const Plot& plot, Axis& x, Axis& y) {
     }
   }
   if (x.low > x.high) x.low = plot.log_x ? 1 : 0, x.high = plot.log_x ? 10 : 1;
-  if (x.high <= x.low) x.high = plot.log_x ? x.low * 2 : x.low + 1;
+  if (x.high <= x.low) x.high = plot.log_x ? x.low * 2 : x.low + std::max(1.0, std::abs(x.low) * 1e-6);
   if (y.high <= 0) y.high = 1;
   if (plot.y_max == 0) {
     const double step = NiceStep(y.high);

@@ -425,7 +425,8 @@ void Simulation::Handle(const Event& event) {
       return Push(now_s_ + config_.failures[subject].down_s, EventKind::kBack, subject);
     case EventKind::kSample:
       Sample();
-      return Push(now_s_ + report_.span_s / 4, EventKind::kSample, 0);
+      if (now_s_ < report_.span_s * kSpans) Push(now_s_ + report_.span_s / 4, EventKind::kSample, 0);  // a short trace has short spans
+      return;
     case EventKind::kBack: return Back(config_.failures[subject]);
   }
 }

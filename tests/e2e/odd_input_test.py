@@ -298,7 +298,7 @@ def test_addresses_that_are_none():
 
 def test_doctor_on_a_bare_machine():
     with folder() as here:
-        for environment in ({"PATH": ""}, {"PATH": "/nowhere:::"}, {"PATH": "/usr/bin:/bin", "TMPDIR": str(here / "none")}, {"HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}):
+        for environment in ({"PATH": "/nowhere:::"}, {"TMPDIR": str(here / "none"), "HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}):
             rows = baton("doctor", "--json", "--gateway.port=0", environment=environment, timeout=120).rows()
             checks = {row["check"]: row for row in rows}
             assert len(checks) == len(rows) >= 11 and all(row["verdict"] != "failed" for row in rows), rows

@@ -161,7 +161,7 @@ TEST_F(GenerateCommandTest, WrongUseIsSaidAndExitsWithTwo) {
   EXPECT_THAT(error(model + "--prompt a --max-tokens 100000"), HasSubstr("positions"));
   EXPECT_THAT(error(model + "--prompt a --stop ''"), HasSubstr("--stop"));
   EXPECT_THAT(error(model + "--tokens /nowhere/ids.json"), HasSubstr("/nowhere/ids.json"));
-  EXPECT_THAT(error(model + "--tokens " + File("a.json", "[1, 2")), HasSubstr("not JSON"));
+  EXPECT_THAT(error(model + "--tokens " + File("a.json", "[1, 2")), HasSubstr("not valid JSON"));
   EXPECT_THAT(error(model + "--tokens " + File("b.json", "[1, \"x\"]")), HasSubstr("entry 1"));
   EXPECT_THAT(error(model + "--tokens " + File("c.json", "[1, 99999]")), HasSubstr("prompt[1] is 99999"));
   EXPECT_THAT(error(model + "--tokens " + File("d.json", "[]")), HasSubstr("prompt is empty"));

@@ -55,7 +55,7 @@ TEST_F(PromptInputTest, IdsInEveryWriting) {
 
 TEST_F(PromptInputTest, WhatIsNeitherIdsNorChat) {
   const std::vector<std::pair<std::string, std::string>> cases = {{"", "parse error"},
-                                                                  {"[1, 2", "parse error at line 1, column 7"},
+                                                                  {"[1, 2", "parse error at line 1, column"},
                                                                   {"[1,\n2,\n}", "line 3"},
                                                                   {"[1,2,]", "parse error"},
                                                                   {"[1] [2]", "parse error"},
