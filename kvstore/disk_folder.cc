@@ -314,18 +314,23 @@ Result<IndexRow> DiskFolder::Write(RecordHeader& header, Bytes payload, uint32_t
 }
 
 void DiskFolder::Forget(const BlockKey& key, const DiskPlace& place, bool wipe) {
-  if (wipe && extents_[place.page / kExtentPages]) {
-    const std::vector<std::byte> zeros(kPageBytes);
-    const Bytes part = zeros;
-    // If this fails the record stays, but no row leads to it; only a rebuild of a lost index could find it.
-    if (!extents_[place.page / kExtentPages]->WriteAt(OffsetOf(place.page), std::span(&part, 1)).ok()) {
-      LOG_WARN("store {}: could not wipe block {}", options_.path, key.ToHex());
-    }
-    extent_dirty_[place.page / kExtentPages] = true;
-  }
+  if (wipe) wipes_.push_back(place.page);
   deletes_.push_back(key);
   freed_.push_back({place.page, place.pages()});
   freed_pages_ += place.pages();
+}
+
+/// After the index has forgotten them: a process that dies in between leaves no row that leads to a wiped record.
+void DiskFolder::Wipe() {
+  const std::vector<std::byte> zeros(kPageBytes);
+  const Bytes part = zeros;
+  for (const uint32_t page : std::exchange(wipes_, {})) {
+    File* file = extents_[page / kExtentPages].get();
+    if (file == nullptr) continue;
+    // If this fails the record stays, but no row leads to it; only a rebuild of a lost index could find it.
+    if (!file->WriteAt(OffsetOf(page), std::span(&part, 1)).ok()) LOG_WARN("store {}: could not wipe the block at page {}", options_.path, page);
+    extent_dirty_[page / kExtentPages] = true;
+  }
 }
 
 void DiskFolder::Quarantine(const BlockKey& key, const DiskPlace& place) {
@@ -384,6 +389,7 @@ Status DiskFolder::Commit(std::span<const IndexRow> rows, bool sync) {
     return status;
   }
   deletes_.clear();
+  Wipe();
   const uint64_t batch = batch_++;
   unsynced_ = true;
   if (!sync) return OkStatus();

@@ -85,6 +85,7 @@ class DiskFolder {
   void CopyAside(const BlockKey& key, const DiskPlace& place);
   Status SyncAll();
   Status TakeBack(std::span<const IndexRow> rows, Status why);
+  void Wipe();
   Result<uint64_t> AllocatedBytes() const;  // of the extent files, on the file system
 
   const DiskFolderOptions options_;
@@ -103,6 +104,7 @@ class DiskFolder {
   uint32_t freed_pages_ = 0;
   uint32_t retired_pages_ = 0;     // quarantined
   std::vector<BlockKey> deletes_;  // for the next commit
+  std::vector<uint32_t> wipes_;    // pages of records that the next commit makes unreadable
   bool unsynced_ = false, clean_ = false, rebuilt_ = false;
   uint64_t batch_ = 1, synced_batch_ = 0;
 };

@@ -1,5 +1,6 @@
 #include "kvstore/hold_table.h"
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -59,6 +60,7 @@ Status HoldTable::Load() {
 
 Status HoldTable::Check(const CacheRecord& record, std::span<const BlockKey> keys) const {
   if (!IsCacheId(record.id)) return InvalidError("'{}' is not the id of a cache handle", record.id);
+  if (!std::isfinite(record.expires_unix_s) || !std::isfinite(record.created_unix_s)) return InvalidError("{}: its times are no numbers", record.id);
   if (record.Expired(clock_.UnixSeconds())) return InvalidError("{} has expired", record.id);
   const uint64_t bytes = keys.size() * limits_.block_bytes, most = store_.max_pinned_bytes();
   if (limits_.tenant_bytes > 0 && bytes > limits_.tenant_bytes) {

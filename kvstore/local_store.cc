@@ -66,14 +66,16 @@ Status LocalStore::Start() {
   return OkStatus();
 }
 
-bool LocalStore::Expired(const IndexEntry& entry) const {
-  return config_.ttl_s > 0 && !entry.pinned && clock_.UnixSeconds() >= entry.stored_at_s + config_.ttl_s;
+bool LocalStore::Expired(uint32_t id) const {
+  const IndexEntry& entry = index_[id];
+  if (config_.ttl_s <= 0 || clock_.UnixSeconds() < entry.stored_at_s + config_.ttl_s) return false;
+  return !entry.pinned || pins_.at(id) <= clock_.Now();  // a pin that is over may not have been taken off yet
 }
 
 uint32_t LocalStore::FindLive(const BlockKey& key) {
   const uint32_t id = index_.Find(key);
   if (id == kNoBlock || !index_[id].held()) return kNoBlock;
-  if (!Expired(index_[id])) return id;
+  if (!Expired(id)) return id;
   ++counters_.expired;
   evictions_.Record(key, clock_.UnixSeconds());
   Vanish(id, false);
@@ -288,6 +290,9 @@ Status LocalStore::Insert(const std::shared_ptr<MemoryBlock>& block, uint64_t* t
 /// Within a tenant's quota its own blocks make room, so that it never evicts another's beyond it.
 Status LocalStore::MakeTenantRoom(const BlockHeader& header, uint64_t bytes) {
   if (!tenants_) return OkStatus();
+  if (bytes > config_.tenant_bytes) {
+    return ExhaustedError("a block of {} bytes is more than a tenant may have in the store ({}, store.tenant_bytes)", bytes, config_.tenant_bytes);
+  }
   if (header.depth == 0) tenants_->Name(header.parent, header.tenant);
   const TenantBooks::Tenant tenant = tenants_->Of(header.parent);
   const auto spared = [&](uint32_t id) { return index_[id].pinned || index_[id].key == header.parent; };

@@ -91,7 +91,7 @@ class LocalStore final : public BlockStore {
 
   // local_store.cc: all with the mutex held
   uint32_t FindLive(const BlockKey& key);
-  bool Expired(const IndexEntry& entry) const;
+  bool Expired(uint32_t id) const;  // of a block that is held
   void Touch(uint32_t id);
   Status Insert(const std::shared_ptr<MemoryBlock>& block, uint64_t* ticket);
   Status PutAgain(Lock& lock, uint32_t id, Durability durability);

@@ -24,20 +24,22 @@ std::vector<BlockKey> LocalStore::Keys() const {
   std::lock_guard lock(mutex_);
   std::vector<BlockKey> out;
   for (uint32_t id = 0; id < index_.bound(); ++id) {
-    if (index_[id].held() && !Expired(index_[id])) out.push_back(index_[id].key);
+    if (index_[id].held() && !Expired(id)) out.push_back(index_[id].key);
   }
   return out;
 }
 
 Result<BlockHeader> LocalStore::Peek(const BlockKey& key) {
   Lock lock(mutex_);
-  const uint32_t id = FindLive(key);
-  if (id == kNoBlock) return NotFoundError("block {} is not in the store", key.ToHex());
-  if (const auto block = index_[id].memory) return block->header;
-  BlockHeader header;
-  std::vector<std::byte> bytes(index_[id].raw_bytes);
-  RETURN_IF_ERROR(ReadDisk(lock, id, bytes, &header));
-  return header;
+  while (true) {
+    const uint32_t id = FindLive(key);
+    if (id == kNoBlock) return NotFoundError("block {} is not in the store", key.ToHex());
+    if (const auto block = index_[id].memory) return block->header;
+    BlockHeader header;
+    std::vector<std::byte> bytes(index_[id].raw_bytes);
+    if (ReadDisk(lock, id, bytes, &header).ok()) return header;
+    if (config_.read_only) return NotFoundError("block {} does not verify", key.ToHex());
+  }
 }
 
 std::optional<double> LocalStore::EvictedAt(const BlockKey& key) const {
@@ -55,7 +57,7 @@ std::vector<BlockListing> LocalStore::List() const {
   std::vector<BlockListing> out;
   for (uint32_t id = 0; id < index_.bound(); ++id) {
     const IndexEntry& entry = index_[id];
-    if (!entry.held() || Expired(entry)) continue;
+    if (!entry.held() || Expired(id)) continue;
     const uint64_t disk_bytes = entry.disk.on_disk() ? uint64_t{entry.disk.pages()} * kPageBytes : 0;
     out.push_back({entry.key, index_[entry.parent].key, entry.tokens, entry.depth, entry.raw_bytes, disk_bytes, entry.memory != nullptr,
                    static_cast<double>(entry.stored_at_s)});
@@ -125,7 +127,7 @@ Result<GcReport> LocalStore::Gc() {
   {
     Lock lock(mutex_);
     for (uint32_t id = 0; id < index_.bound(); ++id) {
-      if (!index_[id].held() || !Expired(index_[id])) continue;
+      if (!index_[id].held() || !Expired(id)) continue;
       Vanish(id, false);
       ++report.expired;
       ++counters_.expired;

@@ -1,7 +1,6 @@
 #include "kvstore/tenant_books.h"
 
 #include <algorithm>
-#include <sstream>
 
 #include "base/log.h"
 
@@ -12,16 +11,17 @@ TenantBooks::TenantBooks(const BlockIndex& index) : index_(index), accounts_(1) 
 void TenantBooks::Open(FileLayer& files, const std::string& path, bool read_only) {
   if (path.empty()) return;
   const auto text = ReadTextFile(path);
-  std::istringstream lines(text.ok() ? *text : "");
-  std::string hex, name;
-  while (lines >> hex >> name) {
-    if (const auto root = ParseBlockKey(hex); root.ok()) Remember(*root, name);
+  size_t whole = 0;  // bytes of whole lines: a torn one at the end is written over
+  for (size_t end = 0; text.ok() && (end = text->find('\n', whole)) != std::string::npos; whole = end + 1) {
+    const std::string line = text->substr(whole, end - whole);
+    const size_t space = std::min(line.find(' '), line.size());
+    if (const auto root = ParseBlockKey(line.substr(0, space)); root.ok()) Remember(*root, line.substr(std::min(space + 1, line.size())));
   }
   if (read_only) return;
   auto file = files.Open(path, false);
   if (!file.ok()) return;
   file_ = std::move(*file);
-  file_bytes_ = text.ok() ? text->size() : 0;
+  file_bytes_ = whole;
 }
 
 bool TenantBooks::Remember(const BlockKey& root, const std::string& name) {

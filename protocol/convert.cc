@@ -60,7 +60,7 @@ void WriteSampling(const SamplingParams& p, wire::Sampling::Builder out) {
   out.setSeed(p.seed);
   out.setLogprobs(p.logprobs);
   out.setMinTokens(p.min_tokens);
-  out.setGrammar(p.grammar);
+  out.setGrammar(ToText(p.grammar));
   auto biases = out.initLogitBias(static_cast<uint32_t>(p.logit_bias.size()));
   uint32_t i = 0;
   for (const auto& [token, bias] : p.logit_bias) {
@@ -175,8 +175,8 @@ FinishReason ReadReason(uint8_t reason) {
 }
 
 void WriteCacheRecord(const CacheRecord& record, wire::CacheRecord::Builder out) {
-  out.setId(record.id);
-  out.setTenant(record.tenant);
+  out.setId(ToText(record.id));
+  out.setTenant(ToText(record.tenant));
   WriteTokens(record.tokens, out.initTokens(static_cast<uint32_t>(record.tokens.size())));
   out.setCreatedUnixS(record.created_unix_s);
   out.setExpiresUnixS(record.expires_unix_s);

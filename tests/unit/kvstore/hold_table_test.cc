@@ -1,6 +1,7 @@
 // Holds of cache handles in a store: what they keep from eviction, quotas, what survives a restart, and damaged records.
 #include "kvstore/hold_table.h"
 
+#include <limits>
 #include <filesystem>
 #include <fstream>
 
@@ -229,6 +230,15 @@ TEST_F(HoldTableTest, WhatCanNeverBeHeldIsInvalid) {
   bad = Record('a', "", 5);
   clock_.Advance(std::chrono::seconds(5));
   EXPECT_EQ(holds_->Hold(bad, {}, true).status().code(), StatusCode::kInvalid) << "expired before it began";
+  for (const double odd : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}) {
+    for (const bool created : {false, true}) {
+      bad = Record('a');
+      (created ? bad.created_unix_s : bad.expires_unix_s) = odd;
+      const Status refused = holds_->Hold(bad, {}, true).status();
+      EXPECT_EQ(refused.code(), StatusCode::kInvalid) << "neither kept for ever nor lost at the next start: " << odd;
+      EXPECT_THAT(refused.message(), ::testing::HasSubstr(bad.id));
+    }
+  }
 }
 
 TEST_F(HoldTableTest, AStoreFullOfHoldsRefusesMoreAndKeepsWhatItHas) {

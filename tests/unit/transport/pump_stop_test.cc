@@ -42,6 +42,7 @@ class QuietTransport final : public Transport {
   }
   void Cancel(TransferId) override { ++counts_->cancels; }
   size_t Poll(std::span<Completion> out) override {
+    if (during_poll) std::exchange(during_poll, {})();
     size_t n = 0;
     for (; n < out.size() && !ready.empty() && polls_until_ready-- <= 0; ++n, ready.pop_front()) out[n] = ready.front();
     return n;
@@ -55,6 +56,7 @@ class QuietTransport final : public Transport {
 
   static constexpr uint32_t kRefused = 77;
   std::deque<Completion> ready;
+  std::function<void()> during_poll;  // runs once
   int polls_until_ready = 0;
   uint32_t last_digest_run = 0;
 
@@ -184,6 +186,22 @@ TEST_F(PumpStop, WhatWaitsInTheMailboxIsToldOnStopsThread) {
   EXPECT_TRUE(sent.Last(2).ok()) << "asked for before the end, and there was nothing to send";
   EXPECT_EQ(told_on, std::this_thread::get_id());
   EXPECT_EQ(counts_->expects, 1);
+}
+
+/// The last turn has taken what was in the mailbox and the mailbox is still open: what comes now is nobody's to do any more.
+TEST_F(PumpStop, WhatIsAskedForInTheLastTurnIsTold) {
+  auto pump = MakeThreadless();
+  Endings ended;
+  transport_->during_poll = [&] {
+    pump->Expect(TransferId(1), kPeer, Landings(1), Instant::max(), ended.Of(1));
+    pump->CloseSend(TransferId(2), ended.Of(2));
+  };
+  pump->Stop();
+  for (const uint64_t id : {1, 2}) {
+    EXPECT_EQ(ended.Told(id), 1) << id;
+    EXPECT_EQ(ended.Last(id).code(), StatusCode::kCancelled) << id;
+  }
+  EXPECT_EQ(counts_->expects, 0);
 }
 
 TEST_F(PumpStop, AnEndThatAsksForMoreIsAnswered) {
