@@ -12,9 +12,9 @@ namespace baton {
 
 class ErrorWindow {
  public:
-  /// `actual` <= 0 is ignored.
+  /// What is no number, and an `actual` that is not above 0, is ignored.
   void Add(double predicted, double actual) {
-    if (!(actual > 0) || !std::isfinite(predicted)) return;
+    if (!(actual > 0) || !std::isfinite(actual) || !std::isfinite(predicted)) return;
     const double error = std::abs(predicted - actual) / actual;
     if (errors_.size() < kKept) errors_.push_back(error);
     else errors_[next_++ % kKept] = error;

@@ -1,5 +1,6 @@
 #include "coordinator/membership.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string_view>
@@ -16,7 +17,23 @@ bool Computes(const MemberInfo& info) { return info.Has("prefill") || info.Has("
 /// A rate from the wire: what is no positive number counts as not measured.
 double CleanRate(double rate) { return std::isfinite(rate) && rate > 0 ? rate : 0; }
 
+/// What no worker can have; more would only make sums wrap.
+constexpr uint64_t kMostQueuedTokens = uint64_t{1} << 40;
+constexpr uint32_t kMostStreams = 1u << 20;
+
+/// A cost from the wire: a factor that is no number, or below 0, makes the whole model one that is not known yet.
+StepModel CleanModel(const StepModel& model) {
+  for (const double factor : {model.base_s, model.token_s, model.pair_s, model.row_s}) {
+    if (!std::isfinite(factor) || factor < 0) return {};
+  }
+  return model;
+}
+
 WorkerLoad Clean(WorkerLoad load) {
+  load.running = std::min(load.running, kMostStreams);
+  load.waiting = std::min(load.waiting, kMostStreams);
+  load.queued_prefill_tokens = std::min(load.queued_prefill_tokens, kMostQueuedTokens);
+  load.step_model = CleanModel(load.step_model);
   load.prefill_tokens_per_s = CleanRate(load.prefill_tokens_per_s);
   load.decode_step_s = CleanRate(load.decode_step_s);
   load.transfer_bytes_per_s = CleanRate(load.transfer_bytes_per_s);
@@ -121,7 +138,7 @@ Status Membership::Announce(WorkerId id, Incarnation incarnation, std::string tr
 }
 
 HeartbeatVerdict Membership::Heartbeat(WorkerId id, Incarnation incarnation, uint64_t sequence, bool snapshot, bool draining,
-                                       const WorkerLoad& load, Instant now) {
+                                       const WorkerLoad& said, Instant now) {
   Member* member = Current(id, incarnation);
   if (member == nullptr) return {AbortedError("incarnation {} of worker {} is over; register again", incarnation.value, id.value)};
   HeartbeatVerdict verdict;
@@ -132,6 +149,7 @@ HeartbeatVerdict Membership::Heartbeat(WorkerId id, Incarnation incarnation, uin
     member->synced = snapshot || (member->synced && next);
     member->last_sequence = sequence;
     member->last_heard = now;
+    const WorkerLoad load = Clean(said);
     if (load.steps != member->load.steps || load.running + load.waiting == 0) {
       member->last_step = now;
       if (std::exchange(member->stuck, false)) {
@@ -139,7 +157,7 @@ HeartbeatVerdict Membership::Heartbeat(WorkerId id, Incarnation incarnation, uin
         ++version_;
       }
     }
-    member->load = Clean(load);
+    member->load = load;
     verdict.action = snapshot || !next ? HeartbeatAction::kReplace : HeartbeatAction::kApply;
     if (draining && !member->info.draining) {
       member->info.draining = true;
@@ -183,6 +201,7 @@ std::vector<WorkerId> Membership::Expire(Instant now) {
 }
 
 void Membership::Forgive(Duration gap) {
+  begin_ += gap;  // nor could former members come back
   for (auto& [id, member] : members_) {
     member.last_heard += gap;
     member.last_step += gap;

@@ -71,14 +71,14 @@ class Membership {
   /// Ready; its transport listens there. Errors: kAborted for a stale incarnation.
   Status Announce(WorkerId id, Incarnation incarnation, std::string transport_kind, std::string transport_address, Instant now);
   HeartbeatVerdict Heartbeat(WorkerId id, Incarnation incarnation, uint64_t sequence, bool snapshot, bool draining,
-                             const WorkerLoad& load, Instant now);
+                             const WorkerLoad& said, Instant now);
   /// For what belongs to a member but is learned by others; null as Find's.
   Member* Edit(WorkerId id);
   /// The connection broke or the session was dropped. False (and nothing changes) for a stale incarnation.
   bool Disconnect(WorkerId id, Incarnation incarnation);
   /// Declares the silent dead and the stuck not ready; gives them.
   std::vector<WorkerId> Expire(Instant now);
-  /// Nobody could be heard for `gap` before `now`: the coordinator itself stood still. That time is no silence.
+  /// Nobody could be heard for `gap` before `now`: the coordinator itself stood still. That time is no silence, and does not count to settle_s.
   void Forgive(Duration gap);
   /// The worker gets nothing new. Errors: kNotFound.
   Status Drain(WorkerId id);
@@ -107,7 +107,7 @@ class Membership {
   void Bury(Member& member);
 
   MembershipConfig config_;
-  const Instant begin_;
+  Instant begin_;
   uint64_t next_incarnation_;
   uint32_t next_id_ = 1;
   uint64_t version_ = 1;

@@ -104,7 +104,7 @@ interface Coordinator {
   register @0 (info :WorkerInfo, formerId :UInt32, formerIncarnation :UInt64)
       -> (status :WireStatus, id :UInt32, incarnation :UInt64, session :WorkerSession);
   # `former`: what an earlier life of the coordinator gave; kept by one that does not know the worker, so that what its peers
-  # hold of it stays true. 0 where there is none, or where the worker was told that its incarnation is over.
+  # hold of it stays true. 0 where there is none; the incarnation also where the worker was told that it is over, or stood still.
   route @1 (query :RouteQuery) -> (status :WireStatus, retryAfterS :Float64, plan :Plan);
   card @2 () -> (status :WireStatus, model :ModelIdentity);
   # kUnavailable until a worker of each role is there.

@@ -34,11 +34,10 @@ kj::Promise<Status> MemberSession::Register() {
     coordinator_ = *coordinator;
     auto request = coordinator->registerRequest();
     WriteInfo(self_, request.initInfo());
-    // Who is over, or was stopped for a while and so may be dead to its peers, has no former numbers.
-    if (!over_) {
-      request.setFormerId(self_.id.value);
-      request.setFormerIncarnation(self_.incarnation.value);
-    }
+    // Who is over, or was stopped for a while and so may be dead to its peers, has no former incarnation. It keeps its number
+    // where nobody else has it: its transport is bound to that.
+    request.setFormerId(self_.id.value);
+    if (!over_ && !(was_lost_ && Stalled())) request.setFormerIncarnation(self_.incarnation.value);
     auto registered = timer_.timeoutAfter(kRegisterTimeout, kj::Promise<capnp::Response<wire::Coordinator::RegisterResults>>(request.send()));
     return registered.then([this](capnp::Response<wire::Coordinator::RegisterResults> answer) {
       const Status status = ReadStatus(answer.getStatus());
@@ -112,10 +111,16 @@ kj::Promise<void> MemberSession::HeartbeatLoop() {
   });
 }
 
-kj::Promise<void> MemberSession::Rejoin() {
+/// Says, while an answer is waited for, that this process still runs: only a process that was stopped misses its turns.
+kj::Promise<Status> MemberSession::WatchTurns() {
   over_ = over_ || Stalled();
   last_turn_ = timer_.now();
+  return timer_.afterDelay(kRetry).then([this]() { return WatchTurns(); });
+}
+
+kj::Promise<void> MemberSession::Rejoin() {
   return Register()
+      .exclusiveJoin(WatchTurns())
       .then([this](Status status) -> kj::Promise<Status> {
         if (!status.ok()) return status;
         if (self_.id != announced_) {

@@ -52,6 +52,7 @@ class MemberSession {
   /// After so long without an answer the coordinator counts as gone: ten heartbeats, but on a busy machine no less than two seconds.
   kj::Duration Silence() const { return std::max(10 * heartbeat_, 2 * kj::SECONDS); }
   kj::Promise<Status> Register();
+  kj::Promise<Status> WatchTurns();
   bool Stalled() const { return timer_.now() - last_turn_ > Silence() + 1 * kj::SECONDS; }
   void CountHeld(const std::vector<HeldChange>& changes);
   void AskToLeave();

@@ -11,6 +11,8 @@ constexpr double kScale[] = {1, 256, 65536, 8};
 constexpr double kRidge = 1e-6;
 constexpr double kOutlier = 0.3;  // relative error from which a sample's weight shrinks
 constexpr int kRounds = 3;        // of reweighting
+// What no step has; beyond it sums of squares would not be numbers.
+constexpr double kShortestS = 1e-9, kLongestS = 1e6, kMostOfStep = 1e15;
 
 /// Gauss with pivots, in place; a direction that nothing determines becomes 0.
 template <size_t N>
@@ -45,7 +47,10 @@ StepFit::Factors StepFit::FeaturesOf(const StepSample& sample) {
 }
 
 void StepFit::Add(const StepSample& sample) {
-  if (!(sample.seconds > 0)) return;
+  for (const double feature : {sample.tokens, sample.pairs, sample.rows}) {
+    if (!(feature >= 0 && feature <= kMostOfStep)) return;
+  }
+  if (!(sample.seconds >= kShortestS && sample.seconds <= kLongestS)) return;
   auto& kind = sample.tokens > 0 ? prefills_ : decodes_;
   kind.push_back(sample);
   if (kind.size() > kKept) kind.pop_front();

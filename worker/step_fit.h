@@ -20,7 +20,7 @@ struct StepSample {
 
 class StepFit {
  public:
-  /// `sample.seconds` <= 0 is ignored.
+  /// What no step can be (no number, below 0, no time) is ignored.
   void Add(const StepSample& sample);
   /// All 0 until steps of at least two different prompt lengths were seen.
   StepModel Fit() const;

@@ -190,7 +190,8 @@ TEST_P(ParameterTypes, TheOrderOfFieldsDecidesNothing) {
   Random random(static_cast<uint64_t>(GetParam()));
   for (int round = 0; round < 60; ++round) {
     std::vector<std::pair<std::string, Json>> members;
-    for (const auto& [name, value] : Base().items()) members.emplace_back(name, value);
+    const Json base = Base();
+    for (const auto& [name, value] : base.items()) members.emplace_back(name, value);
     for (const Field& field : Mine()) {
       const uint64_t pick = random.Below(6);
       if (pick < 2) members.emplace_back(field.name, field.good);

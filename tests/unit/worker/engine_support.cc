@@ -157,7 +157,11 @@ Status WatchedModel::Forward(std::span<const SequenceSlice> batch, const LayerOb
   tokens += count;
   largest_pass = std::max(largest_pass, count);
   ++passes;
-  return inner_.Forward(batch, on_layer);
+  if (!after_layer) return inner_.Forward(batch, on_layer);
+  return inner_.Forward(batch, [&](uint32_t layer) {
+    after_layer(layer);
+    if (on_layer) on_layer(layer);
+  });
 }
 
 }  // namespace baton

@@ -97,6 +97,7 @@ class WatchedModel final : public Model {
   size_t tokens = 0, passes = 0, largest_pass = 0;
   std::function<Status(std::span<const SequenceSlice>)> fail;
   std::function<void()> before;
+  std::function<void(uint32_t layer)> after_layer;  // when its K and V are written, before the caller hears of it
 
  private:
   Model& inner_;
