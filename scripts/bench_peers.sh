@@ -6,5 +6,6 @@
 # the two sides do not do the same work. --path names the disk to measure. Exits 1 if a bar is missed.
 source "$(dirname "$0")/common.sh"
 case "${1:-}" in --help|-h) sed -n '2,6p' "$0" | sed 's/^# //'; exit 0;; esac
-[ -x "$ROOT/build/bin/baton" ] || build release baton
-exec python3 "$ROOT/scripts/bench_peers.py" --baton "${BATON_BINARY:-$ROOT/build/bin/baton}" "$@"
+BATON="${BATON_BINARY:-$ROOT/build/bin/baton}"
+[ -x "$BATON" ] || build release baton
+exec python3 "$ROOT/scripts/bench_peers.py" --baton "$BATON" "$@"
