@@ -34,11 +34,11 @@ NOTES = """Where the two sides differ:
 - get from another process: Baton over its shared memory, Mooncake over loopback TCP, its only way here; both have 32 blocks under way,
   Mooncake's better of batch_get_into in 32s and one by one counts. Neither side's first pass counts.
 - disk rows: one folder, 128 blocks, no fsync on either side, both wait until every block is in its file; LMCache's by `lmcache bench l2`,
-  128 keys a submit, after a round that warms up. Baton keeps a table of what is there as well, LMCache names files.
+  128 keys a submit, after a round that warms up. Gets land in a place of their own each, on both sides.
 - put into memory: Mooncake's put_from out of registered memory into its own segment, its second pass; Baton's into a full
   store, so that each put evicts a block as well.
 - transports: one direction, 16 segments a transfer; Baton and NIXL have three transfers under way, transfer_engine_bench one (it is
-  slower with three threads here)."""
+  slower with three threads here) and not less than two seconds, so that its untimed start weighs little; all use the same memory again."""
 
 
 class Absent(Exception):
@@ -141,7 +141,8 @@ class Peers:
     def transfer_engine(self, block_bytes):
         """Mooncake's own benchmark, writes of 16 blocks."""
         program = self.program("mooncake", "transfer_engine_bench")
-        common = [program, "--protocol=tcp", "--metadata_server=P2PHANDSHAKE", "--local_server_name=127.0.0.1", "--threads=1", f"--buffer_size={256 * MIB}"]
+        buffer = f"--buffer_size={3 * 16 * block_bytes}"  # as much as Baton's three transfers touch
+        common = [program, "--protocol=tcp", "--metadata_server=P2PHANDSHAKE", "--local_server_name=127.0.0.1", "--threads=1", buffer]
         environment = {**PEER_ENVIRONMENT, "GLOG_minloglevel": "0"}
 
         def ready(text):
@@ -149,7 +150,7 @@ class Peers:
 
         with service([*common, "--mode=target"], self.log, environment, ready) as listening:
             initiator = [*common, "--mode=initiator", "--operation=write", f"--segment_id={listening[1]}", f"--block_size={block_bytes}", "--batch_size=16",
-                         f"--duration={max(1, round(self.args.seconds))}", "--report_unit=MB"]
+                         f"--duration={max(2, round(self.args.seconds))}", "--report_unit=MB"]
             done = subprocess.run(initiator, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env={**os.environ, **environment})
         rate = re.search(r"throughput ([\d.]+) MB/s", done.stdout + done.stderr)
         if done.returncode != 0 or not rate:
