@@ -34,34 +34,43 @@ struct BenchStoreCommand {
 /// The blocks to store: many keys over a few distinct contents, in chains of a thousand.
 struct Workload {
   std::vector<std::vector<std::byte>> contents;
-  std::vector<BlockHeader> headers;
+  std::vector<BlockHeader> headers, before;  // before: as many others, to have filled a store with
   Bytes bytes(size_t i) const { return contents[i % contents.size()]; }
 };
 
-Workload MakeWorkload(const BenchStoreCommand& c) {
-  constexpr size_t kContents = 16, kChain = 1000;
-  Workload w;
-  Random random(1);
-  for (size_t i = 0; i < kContents; ++i) {
-    std::vector<std::byte> content(c.block_bytes);
-    for (std::byte& b : content) b = static_cast<std::byte>(random.Next64());
-    w.contents.push_back(std::move(content));
-  }
-  std::vector<Digest128> digests;
-  for (const auto& content : w.contents) digests.push_back(Xxh3(content));
+std::vector<BlockHeader> MakeHeaders(const std::string& root, size_t count, const std::vector<Digest128>& digests) {
+  constexpr size_t kChain = 1000;
+  std::vector<BlockHeader> headers;
   BlockKey parent;
-  for (size_t i = 0; i < std::max<uint64_t>(1, c.bytes / c.block_bytes); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     BlockHeader header;
     header.depth = static_cast<uint32_t>(i % kChain);
-    if (header.depth == 0) parent.bytes = Sha256(AsBytes("bench root " + std::to_string(i)));
+    if (header.depth == 0) parent.bytes = Sha256(AsBytes(root + std::to_string(i)));
     header.parent = parent;
     header.tokens = 64;
     for (int t = 0; t < 64; ++t) header.token_ids.push_back(static_cast<TokenId>(i + t));
     header.key = NextKey(parent, header.token_ids);
-    header.digest = digests[i % kContents];
+    header.digest = digests[i % digests.size()];
     parent = header.key;
-    w.headers.push_back(std::move(header));
+    headers.push_back(std::move(header));
   }
+  return headers;
+}
+
+Workload MakeWorkload(const BenchStoreCommand& c) {
+  constexpr size_t kContents = 16;
+  Workload w;
+  Random random(1);
+  std::vector<Digest128> digests;
+  for (size_t i = 0; i < kContents; ++i) {
+    std::vector<std::byte> content(c.block_bytes);
+    for (std::byte& b : content) b = static_cast<std::byte>(random.Next64());
+    digests.push_back(Xxh3(content));
+    w.contents.push_back(std::move(content));
+  }
+  const size_t count = std::max<uint64_t>(1, c.bytes / c.block_bytes);
+  w.headers = MakeHeaders("bench root ", count, digests);
+  w.before = MakeHeaders("bench before ", count, digests);
   return w;
 }
 
@@ -88,7 +97,7 @@ struct AlignedBuffer {
 
 class StoreBench {
  public:
-  explicit StoreBench(const BenchStoreCommand& c) : c_(c), work_(MakeWorkload(c)), out_(c.block_bytes), raw_path_(c.path + "/bench.raw") {}
+  explicit StoreBench(const BenchStoreCommand& c) : c_(c), work_(MakeWorkload(c)), out_(work_.headers.size() * step_), raw_path_(c.path + "/bench.raw") {}
   ~StoreBench() {
     std::error_code ignored;
     std::filesystem::remove(raw_path_, ignored);
@@ -121,12 +130,17 @@ class StoreBench {
     return OkStatus();
   }
 
-  Status PutAll(BlockStore& store) {
-    for (size_t i = 0; i < work_.headers.size(); ++i) RETURN_IF_ERROR(store.Put(work_.headers[i], work_.bytes(i)));
-    return OkStatus();
+  /// Blocks are written in the order they come in: when the last is as durable as asked, all are.
+  /// Where a get puts block i: each its own place, as a reader of many blocks has, and not one that stays in the processor's cache.
+  std::byte* Place(size_t i) { return out_.data + i * step_; }
+  Status PutAll(BlockStore& store, Durability durability) { return PutAll(store, work_.headers, durability); }
+  Status PutAll(BlockStore& store, const std::vector<BlockHeader>& headers, Durability durability) {
+    const size_t last = headers.size() - 1;
+    for (size_t i = 0; i < last; ++i) RETURN_IF_ERROR(store.Put(headers[i], work_.bytes(i)));
+    return store.Put(headers[last], work_.bytes(last), durability);
   }
   Status GetAll(BlockStore& store) {
-    for (const BlockHeader& header : work_.headers) RETURN_IF_ERROR(store.ReadInto(header.key, {out_.data, out_.size}, nullptr));
+    for (size_t i = 0; i < work_.headers.size(); ++i) RETURN_IF_ERROR(store.ReadInto(work_.headers[i].key, {Place(i), c_.block_bytes}, nullptr));
     return OkStatus();
   }
 
@@ -135,7 +149,7 @@ class StoreBench {
     config.memory_bytes = 2 * c_.bytes + c_.block_bytes;
     ASSIGN_OR_RETURN(const auto store, OpenBlockStore(config));
     std::vector<std::unique_ptr<std::byte[]>> copies;
-    RETURN_IF_ERROR(Measure("put_memory", "memcpy", [&] { return PutAll(*store); },
+    RETURN_IF_ERROR(Measure("put_memory", "memcpy", [&] { return PutAll(*store, Durability::kMemory); },
                             [&] {
                               for (size_t i = 0; i < work_.headers.size(); ++i) {
                                 copies.push_back(std::make_unique_for_overwrite<std::byte[]>(c_.block_bytes));
@@ -145,7 +159,7 @@ class StoreBench {
                             }));
     RETURN_IF_ERROR(Measure("get_memory", "memcpy", [&] { return GetAll(*store); },
                             [&] {
-                              for (const auto& copy : copies) std::memcpy(out_.data, copy.get(), c_.block_bytes);
+                              for (size_t i = 0; i < copies.size(); ++i) std::memcpy(Place(i), copies[i].get(), c_.block_bytes);
                               return OkStatus();
                             }));
     std::vector<BlockKey> chain;
@@ -153,7 +167,20 @@ class StoreBench {
     const Instant begin = clock_.Now();
     if (store->Lookup(chain) != chain.size()) return InternalError("a look-up missed what was just put");
     lookup_us_.push_back(ToSeconds(clock_.Now() - begin) * 1e6);
-    return OkStatus();
+    return FullRound(copies);
+  }
+
+  /// As a cache that has run for a while: each put evicts a block, and memory was touched before on both sides.
+  Status FullRound(const std::vector<std::unique_ptr<std::byte[]>>& copies) {
+    BlockStoreConfig config;
+    config.memory_bytes = work_.headers.size() * c_.block_bytes;
+    ASSIGN_OR_RETURN(const auto store, OpenBlockStore(config));
+    RETURN_IF_ERROR(PutAll(*store, work_.before, Durability::kMemory));
+    return Measure("put_full", "memcpy", [&] { return PutAll(*store, Durability::kMemory); },
+                   [&] {
+                     for (size_t i = 0; i < copies.size(); ++i) std::memcpy(copies[i].get(), work_.bytes(i).data(), c_.block_bytes);
+                     return OkStatus();
+                   });
   }
 
   /// All blocks one after the other in one file; `sync` after every group.
@@ -162,7 +189,7 @@ class StoreBench {
     if (fd < 0) return UnavailableError("cannot open {}: {}", raw_path_, std::strerror(errno));
     bool good = true;
     for (size_t i = 0; i < work_.headers.size(); ++i) {
-      good = good && pwrite(fd, work_.bytes(i).data(), c_.block_bytes, static_cast<off_t>(i * RoundUp(c_.block_bytes, 4096))) ==
+      good = good && pwrite(fd, work_.bytes(i).data(), c_.block_bytes, static_cast<off_t>(i * step_)) ==
                          static_cast<ssize_t>(c_.block_bytes);
       if (sync && ((i + 1) % c_.group == 0 || i + 1 == work_.headers.size())) good = good && fdatasync(fd) == 0;
     }
@@ -173,9 +200,8 @@ class StoreBench {
     const int fd = open(raw_path_.c_str(), O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
     if (fd < 0) return UnavailableError("cannot open {}{}: {}", raw_path_, direct ? " with O_DIRECT" : "", std::strerror(errno));
     bool good = true;
-    const size_t step = RoundUp(c_.block_bytes, 4096);
     for (size_t i = 0; i < work_.headers.size(); ++i) {
-      good = good && pread(fd, out_.data, direct ? step : c_.block_bytes, static_cast<off_t>(i * step)) >= static_cast<ssize_t>(c_.block_bytes);
+      good = good && pread(fd, Place(i), direct ? step_ : c_.block_bytes, static_cast<off_t>(i * step_)) >= static_cast<ssize_t>(c_.block_bytes);
     }
     close(fd);
     return good ? OkStatus() : UnavailableError("cannot read {}: {}", raw_path_, std::strerror(errno));
@@ -209,7 +235,7 @@ class StoreBench {
         return store->Flush();
       };
       RETURN_IF_ERROR(sync ? Measure("put_synced", "write+fdatasync", put_groups, [&] { return RawWrite(true); })
-                           : Measure("put_written", "write", [&] { return PutAll(*store); }, [&] { return RawWrite(false); }));
+                           : Measure("put_written", "write", [&] { return PutAll(*store, Durability::kWritten); }, [&] { return RawWrite(false); }));
     }
     config.memory_bytes = 0;  // so that reads are the disk's, without a promotion
     const Instant begin = clock_.Now();
@@ -221,6 +247,7 @@ class StoreBench {
   }
 
   const BenchStoreCommand& c_;
+  const size_t step_ = RoundUp(c_.block_bytes, 4096);
   const Workload work_;
   const SystemClock clock_;
   AlignedBuffer out_;

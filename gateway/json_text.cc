@@ -22,17 +22,17 @@ Status CheckShape(std::string_view text) {
     }
     if (c == '"') quoted = true;
     if ((c == ',' || c == '[' || c == '{') && ++values > kMaxJsonValues) {
-      return InvalidError("the JSON holds more than {} values", kMaxJsonValues);
+      return InvalidError("JSON of more than {} values", kMaxJsonValues);
     }
     if (c == '{' || c == '[') {
       keys.push_back(0);
       if (static_cast<int>(keys.size()) > kMaxJsonDepth) {
-        return InvalidError("the JSON is nested deeper than {} levels at byte {}", kMaxJsonDepth, i);
+        return InvalidError("JSON nested deeper than {} levels at byte {}", kMaxJsonDepth, i);
       }
     } else if ((c == '}' || c == ']') && !keys.empty()) {
       keys.pop_back();
     } else if (c == ':' && !keys.empty() && ++keys.back() > kMaxJsonKeys) {
-      return InvalidError("an object of the JSON has more than {} keys at byte {}", kMaxJsonKeys, i);
+      return InvalidError("JSON in which an object has more than {} keys at byte {}", kMaxJsonKeys, i);
     }
   }
   return OkStatus();
@@ -56,7 +56,7 @@ Result<nlohmann::ordered_json> ParseJson(std::string_view text) {
 Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text) {
   if (text.empty()) return InvalidError("the request has no body; send a JSON object");
   auto value = ParseJson(text);
-  if (!value.ok()) return value.status().WithContext("the body");
+  if (!value.ok()) return InvalidError("the body is {}", value.status().message());
   if (!value->is_object()) return InvalidError("the body is a JSON {}; send a JSON object", value->type_name());
   return value;
 }

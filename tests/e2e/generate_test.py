@@ -184,7 +184,7 @@ def test_prompts_of_every_kind():
 
 def test_bad_prompts():
     with folder() as here:
-        cases = [("--tokens", "[1, 2", "not JSON"), ("--tokens", "[1, -2]", "-2"), ("--tokens", "[1, 2432]", "2432"), ("--tokens", "[1.5]", "1.5"), ("--tokens", "[]", "empty"),
+        cases = [("--tokens", "[1, 2", "not valid JSON"), ("--tokens", "[1, -2]", "-2"), ("--tokens", "[1, 2432]", "2432"), ("--tokens", "[1.5]", "1.5"), ("--tokens", "[]", "empty"),
                  ("--tokens", "[4294967297]", "4294967297"), ("--tokens", "[true]", "true"), ("--tokens", "{}", "messages"), ("--tokens", '"x"', "list"),
                  ("--messages", "[]", "messages"), ("--messages", "{}", "messages"), ("--messages", '[{"role":"user"}]', "content"), ("--messages", "[1]", "messages"),
                  ("--messages", '{"messages": 5}', "messages"), ("--messages", '[{"content":"x"}]', "role"), ("--messages", "\xff\xfe", "JSON")]

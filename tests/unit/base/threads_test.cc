@@ -117,9 +117,10 @@ TEST(TaskThreadsTest, SeveralThreadsRunEachTaskOnce) {
 
 TEST(TaskThreadsTest, ATaskMayPostAnother) {
   std::atomic<int> runs = 0;
+  std::function<void(int)> again;  // outlives the threads
   {
     TaskThreads tasks(2);
-    std::function<void(int)> again = [&](int left) {
+    again = [&](int left) {
       ++runs;
       if (left > 0) tasks.Post([&again, left] { again(left - 1); });
     };

@@ -57,7 +57,7 @@ const std::vector<Row>& Rows() {
       {"a_string", "POST", kText, "\"prompt\"", 400, "the body is a JSON string; send a JSON object", kNull, kNull},
       {"a_null", "POST", "/tokenize", "null", 400, "the body is a JSON null; send a JSON object", kNull, kNull},
       {"too_deep", "POST", "/detokenize", R"({"tokens":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]})", 400,
-       "the JSON body is nested deeper than 64 levels at byte 73", kNull, kNull},
+       "the body is JSON nested deeper than 64 levels at byte 73", kNull, kNull},
       // chat completions
       {"no_messages", "POST", kChat, "{}", 400, "'messages' must be a list of at least one message", "messages", kNull},
       {"empty_messages", "POST", kChat, R"({"messages":[]})", 400, "'messages' must be a list of at least one message", "messages", kNull},
