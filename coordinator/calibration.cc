@@ -9,15 +9,12 @@ namespace {
 constexpr size_t kKept = 64, kFewest = 12;
 constexpr double kOutlier = 0.3;                   // relative error from which a sample's weight shrinks
 constexpr int kRounds = 4;                         // of reweighting
-constexpr double kShortestS = 1e-6, kLongestS = 1e6;  // of a sample: what is outside was not measured, and its square would not be a number
 constexpr double kLeast = 0.2, kMost = 5;          // of the factor: beyond it the terms are wrong, not the line
 
 }  // namespace
 
 void Calibration::Add(double predicted_s, double actual_s) {
-  for (const double seconds : {predicted_s, actual_s}) {
-    if (!(seconds >= kShortestS && seconds <= kLongestS)) return;
-  }
+  if (!IsRequestTime(predicted_s) || !IsRequestTime(actual_s)) return;
   samples_.emplace_back(predicted_s, actual_s);
   if (samples_.size() > kKept) samples_.pop_front();
   if (samples_.size() >= kFewest) Fit();

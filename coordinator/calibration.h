@@ -10,9 +10,12 @@
 
 namespace baton {
 
+/// What is shorter than a microsecond or longer than 10^6 s, or no number, was not measured; its square may not be a number either.
+inline bool IsRequestTime(double seconds) { return seconds >= 1e-6 && seconds <= 1e6; }
+
 class Calibration {
  public:
-  /// Values that are no time of a request (below a microsecond, above 10^6 s, no number) are ignored.
+  /// Values that are no time of a request are ignored.
   void Add(double predicted_s, double actual_s);
   /// The line at `predicted_s`; `predicted_s` itself until enough was seen.
   double Apply(double predicted_s) const { return offset_s_ + factor_ * predicted_s; }

@@ -284,7 +284,7 @@ void Coordinator::Finished(const RequestOutcome& outcome) {
   predictions_.Finished(outcome.request, record->decision.chosen);
   record->finished = true;
   record->outcome = outcome;
-  if (!(outcome.ttft_s > 0) || !std::isfinite(outcome.ttft_s) || outcome.moves > 0) return;  // nothing was predicted of what a failure cost
+  if (!IsRequestTime(outcome.ttft_s) || outcome.moves > 0) return;  // nothing was predicted of what a failure cost
   const double predicted_s = record->decision.predicted_ttft_s;
   calibration_.Add(record->decision.chosen.cost.TtftSeconds(), outcome.ttft_s - record->decision.held_s);
   meters_->ttft_error.Observe(std::abs(predicted_s - outcome.ttft_s) / outcome.ttft_s);

@@ -81,7 +81,7 @@ StepFit::Factors StepFit::Solve(const Factors& before) const {
   for (const StepSample& sample : decodes_) count(sample);
   double trace = 0;
   for (size_t i = 0; i < kFactors; ++i) trace += normal[i][i];
-  for (size_t i = 0; i < kFactors; ++i) normal[i][i] += kRidge * trace;
+  for (size_t i = 0; i < kFactors; ++i) normal[i][i] *= 1 + kRidge;  // of its own size: short steps weigh much, and say nothing of long prompts
   for (;;) {
     const Factors x = SolveLinear(normal, right);
     const auto least = std::min_element(x.begin(), x.end());
