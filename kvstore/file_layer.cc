@@ -91,6 +91,7 @@ Status SystemError(int error, std::string_view what, std::string_view path) {
   const char* reason = std::strerror(error);
   if (error == ENOSPC || error == EDQUOT) return ExhaustedError("{} {}: {}; free space there or lower store.disk_bytes", what, path, reason);
   if (error == ENOENT) return NotFoundError("{} {}: {}", what, path, reason);
+  if (error == EISDIR) return InvalidError("{} {}: {}", what, path, reason);
   return UnavailableError("{} {}: {}", what, path, reason);
 }
 

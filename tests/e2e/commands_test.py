@@ -174,7 +174,7 @@ def test_bench_engine_router_store():
         assert traced["decisions_per_s"] > 0
         rows = baton("bench", "store", "--path", here / "s", "--block-bytes", 65536, "--bytes", 1 << 20, "--json").rows()
         ops = {row["op"]: row for row in rows}
-        assert list(ops) == ["get_other_proc", "put_memory", "get_memory", "put_full", "put_written", "put_synced", "get_disk_hot", "get_disk_cold", "lookup"], ops
+        assert list(ops) == ["get_other_proc", "put_memory", "get_memory", "put_full", "put_written", "put_synced", "get_disk_hot", "get_disk_cold", "lookup", "start"], ops
         for row in rows:
             if "mb_per_s" in row:
                 assert row["mb_per_s"] > 0 and row["limit_mb_per_s"] > 0 and abs(row["ratio"] - row["mb_per_s"] / row["limit_mb_per_s"]) < 0.05 * row["ratio"], row

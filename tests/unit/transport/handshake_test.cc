@@ -9,7 +9,7 @@ namespace {
 using ::testing::HasSubstr;
 
 // Where the fields of a hello's body lie.
-constexpr size_t kMarkAt = 8, kNewestAt = 12, kOldestAt = 14, kKeyedAt = 16, kWorkerAt = 20, kIncarnationAt = 24, kNonceAt = 32, kAddressAt = 48;
+constexpr size_t kMarkAt = 8, kNewestAt = 12, kOldestAt = 14, kKeyedAt = 16, kWorkerAt = 20, kAddressAt = 48;
 
 Introduction Who(uint32_t worker) { return {WorkerId(worker), Incarnation(worker * 10), "tcp:127.0.0.1:" + std::to_string(4000 + worker)}; }
 
