@@ -201,7 +201,6 @@ std::vector<WorkerId> Membership::Expire(Instant now) {
 }
 
 void Membership::Forgive(Duration gap) {
-  begin_ += gap;  // nor could former members come back
   for (auto& [id, member] : members_) {
     member.last_heard += gap;
     member.last_step += gap;

@@ -317,13 +317,6 @@ TEST_F(RestartedTest, NewOnesWaitUntilTheFormerHaveComeBack) {
   EXPECT_GE(fresh->incarnation.value, 500u);
 }
 
-TEST_F(RestartedTest, TimeInWhichNobodyCouldComeBackDoesNotCount) {
-  members_.Forgive(FromSeconds(6));  // it read its model, or was stopped: with connections waiting that it had not answered
-  EXPECT_EQ(Register("new", 0, 0, 6.5).status().code(), StatusCode::kUnavailable) << "who was there before comes first";
-  ASSERT_TRUE(Register("a", 1, 76, 6.6).ok());
-  ASSERT_TRUE(Register("new", 0, 0, 7.1).ok());
-}
-
 TEST_F(RestartedTest, TwoWithOneNumberGetTwo) {
   ASSERT_TRUE(Register("a", 1, 76, 0.2).ok());
   EXPECT_EQ(Register("b", 1, 70, 0.3).status().code(), StatusCode::kUnavailable) << "not known, so like a new one";
