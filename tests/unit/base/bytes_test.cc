@@ -49,11 +49,12 @@ TEST(BytesTest, UnitsAndRounding) {
 
 template <typename T>
 void CheckAgainstWide(const std::vector<T>& values) {
+  using Wide = std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;
   for (const T a : values) {
     for (const T b : values) {
       T out{};
-      const auto sum = static_cast<__int128>(a) + b, product = static_cast<__int128>(a) * b;
-      const auto fits = [](__int128 v) { return v >= std::numeric_limits<T>::min() && v <= static_cast<__int128>(std::numeric_limits<T>::max()); };
+      const auto sum = static_cast<Wide>(a) + static_cast<Wide>(b), product = static_cast<Wide>(a) * static_cast<Wide>(b);
+      const auto fits = [](Wide v) { return v >= static_cast<Wide>(std::numeric_limits<T>::min()) && v <= static_cast<Wide>(std::numeric_limits<T>::max()); };
       EXPECT_EQ(CheckedAdd<T>(a, b, &out), fits(sum)) << +a << " + " << +b;
       if (fits(sum)) {
         EXPECT_EQ(out, static_cast<T>(sum));
