@@ -130,9 +130,9 @@ class StoreBench {
     return OkStatus();
   }
 
-  /// Blocks are written in the order they come in: when the last is as durable as asked, all are.
   /// Where a get puts block i: each its own place, as a reader of many blocks has, and not one that stays in the processor's cache.
   std::byte* Place(size_t i) { return out_.data + i * step_; }
+  /// Blocks are written in the order they come in: when the last is as durable as asked, all are.
   Status PutAll(BlockStore& store, Durability durability) { return PutAll(store, work_.headers, durability); }
   Status PutAll(BlockStore& store, const std::vector<BlockHeader>& headers, Durability durability) {
     const size_t last = headers.size() - 1;

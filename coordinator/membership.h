@@ -78,7 +78,7 @@ class Membership {
   bool Disconnect(WorkerId id, Incarnation incarnation);
   /// Declares the silent dead and the stuck not ready; gives them.
   std::vector<WorkerId> Expire(Instant now);
-  /// Nobody could be heard for `gap` before `now`: the coordinator itself stood still. That time is no silence, and does not count to settle_s.
+  /// Nobody could be heard for `gap` before `now`: the coordinator itself stood still. That time is no silence.
   void Forgive(Duration gap);
   /// The worker gets nothing new. Errors: kNotFound.
   Status Drain(WorkerId id);
@@ -107,7 +107,7 @@ class Membership {
   void Bury(Member& member);
 
   MembershipConfig config_;
-  Instant begin_;
+  const Instant begin_;
   uint64_t next_incarnation_;
   uint32_t next_id_ = 1;
   uint64_t version_ = 1;

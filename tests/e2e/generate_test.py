@@ -1,5 +1,4 @@
 """Every flag of `generate`, `tokenize`, `detokenize` and `render`: what it must change, and what it must not."""
-import json
 import math
 import sys
 

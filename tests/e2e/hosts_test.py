@@ -1,6 +1,5 @@
 """Three hosts (scripts/three_hosts.sh): one mpirun spans them, the same bits come out, workers join from another host, and a
 cluster key guards what other machines can reach. Skipped (77) where the kernel forbids namespaces."""
-import json
 import os
 import pathlib
 import re
